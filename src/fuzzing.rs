@@ -337,6 +337,12 @@ pub fn driver(data: &[u8]) {
     assert!(server.registry().is_empty(), "no ghost is left");
 }
 
+/// TLS hears what the peer has said and nothing else, and keeps nothing that is not incomplete.
+#[cfg(all(feature = "ring", any(feature = "tokio", feature = "threads")))]
+pub fn tls(data: &[u8]) {
+    crate::host::law::check(data);
+}
+
 /// What a client writes inside of `<authenticate/>` gets nobody in without the password, and whatever it
 /// asks for, the answer is whole. The first byte chooses the pieces, the second in which attempts the
 /// password is right; each line is what one attempt holds, where `$` is the last resumption id.
@@ -476,6 +482,12 @@ mod tests {
     #[test]
     fn sasl2_7_corpus_of_what_comes_with_an_authentication() {
         replay("sasl2", super::sasl2);
+    }
+
+    #[cfg(all(feature = "ring", any(feature = "tokio", feature = "threads")))]
+    #[test]
+    fn corpus_of_tls() {
+        replay("tls", super::tls);
     }
 
     #[test]

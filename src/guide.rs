@@ -62,5 +62,7 @@ pub mod decisions {
     page!(login, "decisions/0016-login.md");
     page!(fast, "decisions/0017-fast.md");
     page!(homes, "decisions/0018-homes.md");
+    page!(tls_without_buffers, "decisions/0021-tls-without-buffers.md");
     page!(cores, "decisions/0022-cores.md");
+    page!(postgresql, "decisions/0019-postgresql.md");
 }

@@ -56,8 +56,8 @@
 //!   [`Environment`](environment::Environment).
 //! - `server` (default, brings `stream`, the reading and writing of XML streams): a whole server without sockets.
 //! - `tokio`, `threads`: its sockets and TLS. `ring` (default) is the cryptography of that TLS.
-//! - `certificates`: the addresses in client certificates. `sqlite`: stores in one file. `conformance`: tests for
-//!   stores of your own. `tracing`, `metrics`: for a log, for monitoring.
+//! - `certificates`: the addresses in client certificates. `sqlite`: stores in one file. `postgres`: stores in a
+//!   database. `conformance`: tests for stores of your own. `tracing`, `metrics`: for a log, for monitoring.
 //!
 //! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
 //! dependencies.

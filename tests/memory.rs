@@ -243,23 +243,95 @@ fn an_idle_connection_takes_1194_bytes_with_its_session() {
 #[cfg(all(feature = "system", feature = "tokio", feature = "websocket"))]
 #[test]
 fn ws_17_an_idle_websocket_takes_no_buffer() {
-    let (tcp, websocket) = (hosted::idle(false), hosted::idle(true));
+    let (tcp, websocket) = (hosted::idle(hosted::Kind::Tcp), hosted::idle(hosted::Kind::WebSocket));
     println!("an idle connection of a host: {tcp} bytes, over a WebSocket {websocket}");
     assert!(websocket <= tcp + 256, "{websocket} bytes, {tcp} over TCP");
+}
+
+/// The same over TLS: what the library keeps, and no buffer of ours.
+#[cfg(all(feature = "system", feature = "tokio", feature = "websocket", feature = "ring"))]
+#[test]
+fn an_idle_connection_over_tls_takes_no_buffer() {
+    let (tcp, tls) = (hosted::idle(hosted::Kind::Tcp), hosted::idle(hosted::Kind::Tls));
+    println!("an idle connection of a host: {tcp} bytes, over TLS {tls}");
+    assert!(tls <= tcp + 3_400, "{tls} bytes, {tcp} over TCP");
 }
 
 #[cfg(all(feature = "system", feature = "tokio", feature = "websocket"))]
 mod hosted {
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::thread;
 
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
     use tokio::runtime::{Builder, Runtime};
-    use xmpp_session::host::tokio::{serve, websocket};
-    use xmpp_session::host::{Host, WebSockets};
+    use xmpp_session::host::tokio::{serve, serve_direct_tls, websocket};
+    use xmpp_session::host::{Host, TlsConfig, WebSockets};
 
     use super::*;
 
     const HERE: usize = 100;
+
+    #[derive(Clone, Copy, PartialEq)]
+    pub(super) enum Kind {
+        Tcp,
+        WebSocket,
+        Tls,
+    }
+
+    fn certificate() -> (TlsConfig, CertificateDer<'static>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let key = key.serialize_der().try_into().unwrap();
+        (TlsConfig::new(vec![certificate.clone()], key).unwrap(), certificate)
+    }
+
+    type Question = (Vec<u8>, &'static str);
+
+    /// The clients' ends of TLS, on a thread of their own, whose allocations are not counted. Each question goes to the
+    /// one that connected last, which the empty one does; it comes back with the answer.
+    fn tls_clients(
+        address: SocketAddr,
+        certificate: CertificateDer<'static>,
+    ) -> (SyncSender<Question>, Receiver<Question>) {
+        let (ask, questions) = sync_channel::<Question>(1);
+        let (answer, answers) = sync_channel(1);
+        thread::spawn(move || {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(
+                rustls::crypto::ring::default_provider(),
+            ))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+            let config = Arc::new(config);
+            let mut clients = Vec::new();
+            for question in questions {
+                if question.0.is_empty() {
+                    let name = ServerName::try_from("localhost").unwrap();
+                    let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+                    let socket = TcpStream::connect(address).unwrap();
+                    clients.push(StreamOwned::new(connection, socket));
+                } else {
+                    let client = clients.last_mut().unwrap();
+                    client.write_all(&question.0).unwrap();
+                    let mut got = Vec::new();
+                    while !got.ends_with(question.1.as_bytes()) {
+                        let mut byte = [0];
+                        client.read_exact(&mut byte).unwrap();
+                        got.extend_from_slice(&byte);
+                    }
+                }
+                answer.send(question).unwrap();
+            }
+        });
+        (ask, answers)
+    }
 
     /// Runs the server until the answer ends like this.
     fn ask(runtime: &Runtime, client: &mut TcpStream, bytes: &[u8], end: &[u8]) {
@@ -284,26 +356,39 @@ mod hosted {
         [&head, [0; 4].as_slice(), text.as_bytes()].concat()
     }
 
-    pub(super) fn idle(is_websocket: bool) -> usize {
+    pub(super) fn idle(kind: Kind) -> usize {
+        let is_websocket = kind == Kind::WebSocket;
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let _context = runtime.enter();
         let (_, server) = server();
-        let host = Arc::new(Host::new(server));
+        let (tls, certificate) = certificate();
+        let host = Arc::new(Host::new(server).tls(tls));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let (ask_tls, answers) = tls_clients(address, certificate);
         let connect = |n: usize| {
-            let mut client = TcpStream::connect(address).unwrap();
-            client.set_nonblocking(true).unwrap();
+            let mut client = match kind {
+                Kind::Tls => {
+                    ask_tls.send((Vec::new(), "")).unwrap();
+                    None
+                }
+                _ => Some(TcpStream::connect(address).unwrap()),
+            };
             let (socket, _) = listener.accept().unwrap();
             socket.set_nonblocking(true).unwrap();
             let socket = tokio::net::TcpStream::from_std(socket).unwrap();
             let transport = Transport::new().secure(true).source(format!("192.0.2.{}", n % 250));
             let host = Arc::clone(&host);
             let pages = WebSockets::from_any_page();
-            drop(match is_websocket {
-                true => runtime.spawn(websocket::serve(host, socket, transport, &pages)),
-                false => runtime.spawn(serve(host, socket, transport)),
+            drop(match kind {
+                Kind::WebSocket => runtime.spawn(websocket::serve(host, socket, transport, &pages)),
+                Kind::Tcp => runtime.spawn(serve(host, socket, transport)),
+                Kind::Tls => runtime.spawn(serve_direct_tls(host, socket, transport)),
             });
+            match &mut client {
+                Some(client) => client.set_nonblocking(true).unwrap(),
+                None => drop(answers.recv().unwrap()),
+            }
             let response = STANDARD.encode(format!("\0user{n:06}\0secret"));
             let auth = format!(
                 "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
@@ -315,7 +400,7 @@ mod hosted {
                     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-                ask(&runtime, &mut client, request, b"\r\n\r\n");
+                ask(&runtime, client.as_mut().unwrap(), request, b"\r\n\r\n");
             }
             let bind = BIND.replace("<iq ", "<iq xmlns='jabber:client' ");
             let presence = PRESENCE.replace("<presence>", "<presence xmlns='jabber:client'>");
@@ -331,7 +416,15 @@ mod hosted {
                 (&message, "</message>"),
             ] {
                 let bytes = if is_websocket { frame(text) } else { text.as_bytes().to_vec() };
-                ask(&runtime, &mut client, &bytes, end.as_bytes());
+                match &mut client {
+                    Some(client) => ask(&runtime, client, &bytes, end.as_bytes()),
+                    None => {
+                        ask_tls.send((bytes, end)).unwrap();
+                        while answers.try_recv().is_err() {
+                            runtime.block_on(tokio::time::sleep(Duration::from_micros(100)));
+                        }
+                    }
+                }
             }
             client
         };

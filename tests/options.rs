@@ -167,6 +167,18 @@ fn a_user_is_added_to_a_file() {
 }
 
 #[test]
+fn data_may_be_a_database() {
+    let url = "postgres://xmpp:pencil@db.example/xmpp";
+    if cfg!(not(feature = "postgres")) {
+        let error = error(&format!("--data {url}"));
+        assert!(error.contains("--features tokio,postgres") && !error.contains("pencil"));
+        return;
+    }
+    let settings = serve(&format!("--data {url} --secret s")).settings;
+    assert_eq!((settings.data, settings.secret), (Some(url.into()), Some("s".into())));
+}
+
+#[test]
 fn help_names_every_option() {
     assert!(matches!(command("--help"), Ok(Command::Help)));
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
@@ -179,7 +191,7 @@ fn help_names_every_option() {
         let arms = |source: &'static str| source.split("\n            \"--").skip(1);
         let names = arms(source).chain(arms(settings)).filter_map(|rest| rest.split('"').next());
         let unnamed = names.clone().find(|name| !help.contains(&format!("--{name}")));
-        assert_eq!((unnamed, names.count()), (None, own + 11));
+        assert_eq!((unnamed, names.count()), (None, own + 12));
     }
     assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
     assert!(error("--metrics 9100").contains("127.0.0.1:5222"));

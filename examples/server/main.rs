@@ -57,7 +57,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Help => println!("{}", options::help()),
         Command::AddUser(data, account) => {
-            setup::add(&setup::open(&data)?, &System::new(), &[account]).await?;
+            setup::add(&setup::open(&data).await?, &System::new(), &[account]).await?;
         }
         Command::Serve(options) => serve(*options).await?,
     }

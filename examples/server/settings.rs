@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use xmpp_session::address as addresses;
 use xmpp_session::jid::{BareJid, DomainPart};
@@ -18,6 +18,9 @@ pub(crate) const HELP: &str = "\
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
   --data FILE              keeps everything in this SQLite file, and beside it in FILE.secret what clients' tokens
                            are made from (default: in memory); needs feature sqlite
+  --data postgres://…      keeps everything in this PostgreSQL database; needs feature postgres
+  --secret FILE            what clients' tokens are made from, drawn where there is no such file: without it a server
+                           on PostgreSQL issues none
   --guests                 lets guests in, without an account (SASL ANONYMOUS)
   --register               everybody may make an account, ten an hour from one address (XEP-0077); without it
                            clients may change their password and remove their account
@@ -33,6 +36,9 @@ pub(crate) const HELP: &str = "\
 pub(crate) const NO_SQLITE: &str = "--data needs an example built with SQLite: \
     cargo run --release --features tokio,sqlite --example server -- --data FILE";
 
+pub(crate) const NO_POSTGRES: &str = "--data postgres://… needs an example built with PostgreSQL: \
+    cargo run --release --features tokio,postgres --example server -- --data postgres://…";
+
 pub(crate) type Account = (BareJid, String);
 
 #[derive(Debug)]
@@ -47,6 +53,13 @@ pub(crate) struct Settings {
     pub(crate) no_limits: bool,
     pub(crate) log: Level,
     pub(crate) data: Option<PathBuf>,
+    pub(crate) secret: Option<PathBuf>,
+}
+
+/// Whether `--data` names a database, and no file.
+pub(crate) fn is_database(data: &Path) -> bool {
+    let url = data.to_string_lossy();
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 /// How much is told.
@@ -74,6 +87,7 @@ impl Settings {
             no_limits: false,
             log: Level::Info,
             data: None,
+            secret: None,
         }
     }
 
@@ -88,6 +102,7 @@ impl Settings {
             "--accounts" => self.accounts.extend(accounts(&value("a file")?)?),
             "--any-account" => self.any_account = Some(value("a password")?),
             "--data" => self.data = Some(value("a file")?.into()),
+            "--secret" => self.secret = Some(value("a file")?.into()),
             "--mechanisms" => self.mechanisms = Some(mechanisms(&value("a list")?)?),
             "--conflict" => {
                 self.conflict = match &*value("a policy")? {
@@ -113,8 +128,10 @@ impl Settings {
 
     /// Fills in what was left out, and looks at what has to fit together.
     pub(crate) fn complete(&mut self) -> Result<(), String> {
-        if self.data.is_some() && cfg!(not(feature = "sqlite")) {
-            return Err(NO_SQLITE.into());
+        match self.data.as_deref().map(is_database) {
+            Some(true) if cfg!(not(feature = "postgres")) => return Err(NO_POSTGRES.into()),
+            Some(false) if cfg!(not(feature = "sqlite")) => return Err(NO_SQLITE.into()),
+            _ => {}
         }
         if self.domains.is_empty() {
             self.domains.push(domain("localhost")?);

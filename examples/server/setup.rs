@@ -16,7 +16,7 @@ use xmpp_session::xep;
 
 use crate::Failure;
 use crate::log::Log;
-use crate::settings::{Account, Settings};
+use crate::settings::{Account, Settings, is_database};
 
 /// A server to add to, and the accounts that it has made up.
 pub(crate) async fn server<C: SharedConnection>(
@@ -65,7 +65,7 @@ async fn accounts(
 ) -> Result<(Stores, DomainPolicy, Vec<Account>), Failure> {
     let mut invented = Vec::new();
     let mut stores = match &settings.data {
-        Some(file) => open(file)?,
+        Some(data) => open(data).await?,
         None => Stores::memory(),
     };
     let mut sasl = Policy::new(environment).allow_insecure(allow_insecure);
@@ -75,8 +75,13 @@ async fn accounts(
         None if settings.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
         None => {}
     }
-    if let Some(data) = &settings.data {
-        sasl = sasl.secret(secret(data, environment)?);
+    let beside = settings.data.as_deref().filter(|data| !is_database(data)).map(|data| {
+        let mut name = data.as_os_str().to_owned();
+        name.push(".secret");
+        PathBuf::from(name)
+    });
+    if let Some(file) = settings.secret.clone().or(beside) {
+        sasl = sasl.secret(secret(&file, environment)?);
     }
     let mut policy = DomainPolicy::default();
     policy.tls_required = !allow_insecure;
@@ -123,16 +128,10 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// What tokens are derived from: drawn once, and kept beside the data. Who copies the data alone cannot log in with it.
-fn secret(data: &Path, environment: &System) -> Result<[u8; 32], Failure> {
-    let beside = |end: &str| {
-        let mut name = data.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let file = beside(".secret");
+/// What tokens are derived from: drawn once, and kept apart from the data. Who copies the data alone cannot log in with it.
+fn secret(file: &Path, environment: &System) -> Result<[u8; 32], Failure> {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
-    match fs::read(&file) {
+    match fs::read(file) {
         Ok(kept) => {
             let wrong = || format!("{} is no secret: it has to have 32 bytes", file.display());
             Ok(kept.try_into().map_err(|_| wrong())?)
@@ -140,7 +139,8 @@ fn secret(data: &Path, environment: &System) -> Result<[u8; 32], Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut secret = [0; 32];
             environment.random(&mut secret);
-            let new = beside(".secret.new");
+            let mut new = file.as_os_str().to_owned();
+            new.push(".new");
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true);
             #[cfg(unix)]
@@ -149,22 +149,42 @@ fn secret(data: &Path, environment: &System) -> Result<[u8; 32], Failure> {
                 file.write_all(&secret)?;
                 file.sync_all()
             });
-            written.and_then(|()| fs::rename(&new, &file)).map_err(failed)?;
+            written.and_then(|()| fs::rename(&new, file)).map_err(failed)?;
             Ok(secret)
         }
         Err(error) => Err(failed(error).into()),
     }
 }
 
+pub(crate) async fn open(data: &Path) -> Result<Stores, Failure> {
+    if is_database(data) { connect(data).await } else { open_file(data) }
+}
+
+#[cfg(feature = "postgres")]
+async fn connect(url: &Path) -> Result<Stores, Failure> {
+    let connected = xmpp_session::store::Postgres::connect(&url.to_string_lossy()).await;
+    // Without the URL, which may have a password in it.
+    let store = connected.map_err(|error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })?;
+    Ok(Stores::all_in(Arc::new(store)))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn connect(_: &Path) -> Result<Stores, Failure> {
+    Err(crate::settings::NO_POSTGRES.into())
+}
+
 #[cfg(feature = "sqlite")]
-pub(crate) fn open(file: &Path) -> Result<Stores, Failure> {
+fn open_file(file: &Path) -> Result<Stores, Failure> {
     let store = xmpp_session::store::Sqlite::open(file)
         .map_err(|error| format!("cannot open {}: {error}", file.display()))?;
     Ok(Stores::all_in(Arc::new(store)))
 }
 
 #[cfg(not(feature = "sqlite"))]
-pub(crate) fn open(_: &Path) -> Result<Stores, Failure> {
+fn open_file(_: &Path) -> Result<Stores, Failure> {
     Err(crate::settings::NO_SQLITE.into())
 }
 

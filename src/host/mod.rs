@@ -56,6 +56,8 @@ mod websocket;
 mod tests;
 
 pub use listener::Listener;
+#[cfg(all(any(test, fuzzing), feature = "ring"))]
+pub(crate) use tls::law;
 pub use tls::{PemError, TlsConfig};
 #[cfg(feature = "websocket")]
 pub use websocket::WebSockets;
@@ -393,6 +395,10 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 /// Whether what a peer sent was no TLS.
 fn is_of_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
+}
+
+fn of_tls(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// How often to check the time-outs of a server, which are of seconds.

@@ -410,6 +410,65 @@ fn direct_tls(way: Way) {
     served.end().unwrap();
 }
 
+/// Each write brings one byte.
+struct Dribble(TcpStream);
+
+impl Read for Dribble {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Dribble {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes.get(..1).unwrap_or_default())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn tls_in_pieces_with_new_keys_and_a_half_close(way: Way) {
+    let (server, config) = certificate();
+    let settings = Settings { tls: Some(server), ..plain() };
+    let served = serve_paused(way, settings, true, false);
+    served.peer.set_nodelay(true).unwrap();
+    let peer = Dribble(served.peer.try_clone().unwrap());
+    let mut tls = StreamOwned::new(client(config), peer);
+    tls.write_all(b"one\n").unwrap();
+    expect(&mut tls, "secured\necho one\n");
+    for _ in 0..3 {
+        tls.conn.refresh_traffic_keys().unwrap();
+        tls.write_all(b"two\nth").unwrap();
+        expect(&mut tls, "echo two\n");
+        tls.write_all(b"ree\n").unwrap();
+        expect(&mut tls, "echo three\n");
+    }
+    tls.conn.send_close_notify();
+    tls.flush().unwrap();
+    // Of a peer that has said its last, what follows does not count.
+    served.peer.try_clone().unwrap().write_all(b"<plain/>").unwrap();
+    expect_end(&mut tls);
+    served.end().unwrap();
+}
+
+fn tls_what_is_no_record_is_answered_with_an_alert(way: Way) {
+    let (server, config) = certificate();
+    let settings = Settings { tls: Some(server), ..plain() };
+    let served = serve_paused(way, settings, true, false);
+    let mut tls = StreamOwned::new(client(config), served.peer.try_clone().unwrap());
+    tls.write_all(b"one\n").unwrap();
+    expect(&mut tls, "secured\necho one\n");
+    tls.sock.write_all(&[0x17, 3, 3, 0, 20]).unwrap();
+    tls.sock.write_all(&[7; 20]).unwrap();
+    let error = tls.read(&mut [0]).unwrap_err();
+    let told = error.get_ref().and_then(|error| error.downcast_ref());
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
+    assert_eq!(told, Some(&alert), "{error}");
+    assert_eq!(served.end().unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
 fn tls_4_an_abort_is_a_clean_end_where_there_is_room(way: Way) {
     let (server, config) = certificate();
     let settings = Settings { tls: Some(server), ..plain() };
@@ -605,6 +664,8 @@ each! {
     tls_2_starttls_flushes_proceed_and_hands_over_the_bindings
     tls_2_what_is_sent_behind_proceed_waits_for_the_handshake
     direct_tls
+    tls_in_pieces_with_new_keys_and_a_half_close
+    tls_what_is_no_record_is_answered_with_an_alert
     tls_4_an_abort_is_a_clean_end_where_there_is_room
     tls_1_a_failed_handshake_ends_without_a_word
     a_handshake_that_stalls_ends

@@ -1,14 +1,23 @@
+mod exporter;
+#[cfg(all(any(test, fuzzing), feature = "ring"))]
+pub(crate) mod law;
+mod machine;
+
+pub(super) use machine::Tls;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+#[cfg(feature = "ring")]
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-use rustls::server::{ServerConnection, WebPkiClientVerifier};
-use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
+use rustls::server::{NoServerSessionStorage, ServerConnection, WebPkiClientVerifier};
+use rustls::{CommonState, ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
 use crate::store::ClientCertificate;
@@ -27,8 +36,6 @@ use crate::store::ClientCertificate;
 #[derive(Clone)]
 pub struct TlsConfig {
     config: Arc<ServerConfig>,
-    /// The same for transports that begin with TLS.
-    direct: Arc<ServerConfig>,
     pub(super) end_point: Option<Arc<[u8]>>,
     /// Certificates of clients say who they are (EXTERNAL-1).
     knows_clients: bool,
@@ -130,7 +137,7 @@ impl TlsConfig {
     }
 
     /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates (see
-    /// [`client_certificates`](Self::client_certificates)).
+    /// [`client_certificates`](Self::client_certificates)). Suites and tickets: [TLS-6](crate::rules#tls-6).
     ///
     /// # Errors
     ///
@@ -140,10 +147,13 @@ impl TlsConfig {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let certificate = chain.first().cloned();
-        let config = ServerConfig::builder_with_provider(provider()?)
+        let (provider, is_ours) = provider()?;
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
+        config.ignore_client_order = is_ours && computes_aes();
+        one_ticket(&mut config, is_ours)?;
         let this = Self::from(Arc::new(config));
         Ok(match certificate {
             Some(certificate) => this.certificate(&certificate),
@@ -183,10 +193,13 @@ impl TlsConfig {
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&self.config.cert_resolver));
+        config.ignore_client_order = self.config.ignore_client_order;
+        // A certificate is looked at each time.
+        one_ticket(&mut config, false)?;
         let end_point = self.end_point;
         Ok(Self { end_point, ..Self::from(Arc::new(config)) }.knows_clients(true))
     }
@@ -215,31 +228,41 @@ impl TlsConfig {
         self
     }
 
-    /// With direct TLS its application protocol is `alpn`, or else `xmpp-client`.
-    pub(super) fn config(&self, direct: bool, alpn: Option<&[u8]>) -> Arc<ServerConfig> {
-        match alpn {
-            Some(alpn) => {
-                let mut config = ServerConfig::clone(&self.config);
-                config.alpn_protocols = vec![alpn.to_vec()];
-                Arc::new(config)
-            }
-            None => Arc::clone(if direct { &self.direct } else { &self.config }),
+    /// TLS of a new connection. With direct TLS its application protocol is `alpn`, or else `xmpp-client`.
+    pub(super) fn begin(&self, direct: bool, alpn: Option<&[u8]>) -> Result<Tls, rustls::Error> {
+        let mut config = ServerConfig::clone(&self.config);
+        // One that is offered nothing goes on without, as clients may (XEP-0368).
+        if let Some(protocol) = alpn.or_else(|| direct.then_some(XMPP)) {
+            config.alpn_protocols = vec![protocol.to_vec()];
         }
+        Tls::new(config)
+    }
+
+    /// The bindings of one whose handshake is complete. Can be had once.
+    pub(super) fn bindings_of(&self, tls: &mut Tls) -> ChannelBindings {
+        let exporter = tls.export(EXPORTER);
+        self.bindings_with(tls.state(), exporter)
     }
 
     /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:
     /// [`Transport::secured`](crate::server::Transport::secured).
     pub fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
+        let exporter = connection.export_keying_material(vec![0; 32], EXPORTER, Some(b""));
+        self.bindings_with(connection, exporter.ok())
+    }
+
+    fn bindings_with(
+        &self,
+        connection: &CommonState,
+        exporter: Option<Vec<u8>>,
+    ) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
             || self.config.require_ems;
-        let exporter = unique.then(|| {
-            connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
-        });
         // Empty data counts as none.
         let bindings = ChannelBindings::new()
-            .exporter(exporter.and_then(Result::ok).unwrap_or_default())
+            .exporter(exporter.filter(|_| unique).unwrap_or_default())
             .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default());
         let bindings = match connection.protocol_version() {
             Some(version) => bindings.version(version.into()),
@@ -256,13 +279,12 @@ impl TlsConfig {
 impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration, with whatever provider it has. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
+    /// It stays as it is, but for early data ([TLS-6](crate::rules#tls-6)).
+    ///
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
     /// `xmpp-client` alone, whatever the configuration says ([TLS-5](crate::rules#tls-5)).
     fn from(config: Arc<ServerConfig>) -> Self {
-        let mut direct = ServerConfig::clone(&config);
-        // One that is offered nothing goes on without, as clients may (XEP-0368).
-        direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
-        Self { config, direct: Arc::new(direct), end_point: None, knows_clients: false }
+        Self { config, end_point: None, knows_clients: false }
     }
 }
 
@@ -275,15 +297,54 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// The cryptography that the host has chosen, else ours.
-fn provider() -> Result<Arc<CryptoProvider>, rustls::Error> {
+/// The cryptography that the host has chosen, else ours, and whether it is ours.
+fn provider() -> Result<(Arc<CryptoProvider>, bool), rustls::Error> {
     if let Some(provider) = CryptoProvider::get_default() {
-        return Ok(Arc::clone(provider));
+        return Ok((Arc::clone(provider), false));
     }
     #[cfg(feature = "ring")]
-    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    {
+        let mut provider = rustls::crypto::ring::default_provider();
+        if computes_aes() {
+            provider.cipher_suites.sort_by_key(|suite| !is_fastest(suite.suite()));
+        }
+        Ok((Arc::new(provider), true))
+    }
     #[cfg(not(feature = "ring"))]
     Err(rustls::Error::General("no provider: install one, or take the feature `ring`".into()))
+}
+
+/// With instructions for AES, and with SHA-256 rather than SHA-384.
+#[cfg(feature = "ring")]
+fn is_fastest(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+/// Whether the processor has instructions for AES.
+fn computes_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// TLS-6: a ticket that its client can come back with, however many others were here since: what it says is in the ticket. Or
+/// none: a memory of a few hundred sessions would have forgotten it.
+fn one_ticket(config: &mut ServerConfig, has_tickets: bool) -> Result<(), rustls::Error> {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = usize::from(has_tickets);
+    #[cfg(feature = "ring")]
+    if has_tickets {
+        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    }
+    Ok(())
 }
 
 /// A client's own certificate; none where its names cannot be read.
@@ -312,7 +373,7 @@ fn read(file: &Path) -> Result<Vec<u8>, PemError> {
 /// A peer can read nothing of a record before its end, and a client on a bad network may never get
 /// all of 16 KiB, the longest that TLS allows. So records are shorter; and they end between two
 /// characters, for clients that decode record by record (xmpp.js).
-pub(super) fn record(bytes: &[u8]) -> &[u8] {
+fn record(bytes: &[u8]) -> &[u8] {
     let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
     if bytes.len() <= RECORD {
         return bytes;
@@ -322,6 +383,12 @@ pub(super) fn record(bytes: &[u8]) -> &[u8] {
 }
 
 const RECORD: usize = 4096;
+
+/// The application protocol (XEP-0368).
+const XMPP: &[u8] = b"xmpp-client";
+
+/// RFC 9266 §3.
+const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 
 fn end_point(config: &ServerConfig, certificate: &[u8]) -> Option<Vec<u8>> {
     let wanted = signature_hash(certificate)?;

@@ -1,7 +1,8 @@
 //! What a host keeps for its users: accounts, rosters, offline messages, block lists, tokens.
 //!
 //! Five traits, one for each. [`Memory`] implements them all for tests and for servers that may
-//! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with its own
+//! forget; `Sqlite` (feature `sqlite`) implements them all in one file, `Postgres` (feature
+//! `postgres`) in a database. A host with its own
 //! database or service implements the ones it wants and passes them in [`Stores`]. The tests
 //! of `store::conformance` (feature `conformance`) check that an implementation keeps the
 //! contract below. [`MemoryAccounts`] is for hosts that keep only accounts in memory.
@@ -44,6 +45,8 @@ mod login;
 mod memory;
 mod memory_accounts;
 mod offline;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod roster;
 #[cfg(feature = "cluster")]
 #[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
@@ -67,6 +70,8 @@ pub use login::{
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
+#[cfg(feature = "postgres")]
+pub use postgres::{ConnectError, Postgres, PostgresConfig};
 pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};

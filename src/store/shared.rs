@@ -251,6 +251,11 @@ mod tests {
             let store = block_on(SharedSqlite::new(store)).unwrap();
             shared.push((Box::new(directory), Box::new(store)));
         }
+        #[cfg(feature = "postgres")]
+        if let Some(database) = crate::store::postgres::tests::Database::new() {
+            let store = database.store();
+            shared.push((Box::new(database), Box::new(store)));
+        }
         let of_nodes = |(kept, shared): (_, Box<dyn SharedStore>)| {
             let stores = since.map(|since| shared.of_node(Arc::new(Since(since))));
             (kept, shared, stores)

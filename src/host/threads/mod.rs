@@ -16,7 +16,7 @@ pub use listen::{Accept, accept, listen};
 pub use stream::Stream;
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,12 +27,10 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustls::ServerConfig;
-use rustls::server::ServerConnection;
 
 use super::ahead::Ahead;
-use super::tls::record;
-use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
+use super::tls::Tls;
+use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TICK, TlsConfig, cut, is_of_tls, of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::park;
@@ -212,7 +210,7 @@ struct Wire<S> {
     /// Parked while too much waits to be written (LIMIT-13).
     reader: Thread,
     /// Held for moments only. Inside `writing` if both are.
-    tls: Mutex<Option<Box<ServerConnection>>>,
+    tls: Mutex<Option<Box<Tls>>>,
 }
 
 /// Ends the other thread, however this one ends.
@@ -375,25 +373,15 @@ impl<S: Stream> Read for Reading<'_, S> {
     }
 }
 
-impl<S: Stream> Write for Reading<'_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl<S: Stream> Wire<S> {
     /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
     /// nothing read if the time passed.
     fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
         // What came along with the end of the handshake.
         if let Some(tls) = self.tls.lock().as_mut() {
-            let open = take_plaintext(tls, out)?;
-            if !open || !out.is_empty() {
-                return Ok(open);
+            out.append(&mut tls.take_plain());
+            if tls.has_ended() || !out.is_empty() {
+                return Ok(!tls.has_ended());
             }
         }
         let mut buffer = [0; 8192];
@@ -405,34 +393,27 @@ impl<S: Stream> Wire<S> {
             Err(error) if is_timeout(&error) => return Ok(true),
             Err(error) => return Err(error),
         };
-        let mut bytes = buffer.get(..n).unwrap_or_default();
+        let bytes = buffer.get_mut(..n).unwrap_or_default();
         let mut guard = self.tls.lock();
         let Some(tls) = guard.as_mut() else {
             out.extend_from_slice(bytes);
             return Ok(true);
         };
-        while !bytes.is_empty() {
-            tls.read_tls(&mut bytes)?;
-            if let Err(error) = tls.process_new_packets() {
-                drop(guard);
-                self.part();
-                return Err(invalid(error));
-            }
-            if !take_plaintext(tls, out)? {
-                return Ok(false);
-            }
+        if let Err(error) = tls.receive(bytes) {
+            drop(guard);
+            self.part();
+            return Err(of_tls(error));
         }
-        Ok(true)
+        out.append(&mut tls.take_plain());
+        Ok(!tls.has_ended())
     }
 
     /// Turns bytes into TLS records, and says how many it took; `None` without TLS.
     fn encrypt(&self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let mut tls = self.tls.lock();
         let Some(tls) = tls.as_mut() else { return Ok(None) };
-        let n = tls.writer().write(record(bytes))?;
-        while tls.wants_write() {
-            tls.write_tls(records)?;
-        }
+        let n = tls.encrypt(bytes).map_err(of_tls)?;
+        *records = tls.take_outgoing();
         Ok(Some(n))
     }
 
@@ -462,17 +443,18 @@ impl<S: Stream> Wire<S> {
     /// The last bytes of the transport itself, once the outbox is empty.
     fn say_goodbye(&self, give_up: &mut Option<Instant>) -> io::Result<()> {
         let _writing = self.writing.lock();
-        let mut records = Vec::new();
-        if let Some(tls) = self.tls.lock().as_mut() {
-            tls.send_close_notify();
-            while tls.wants_write() {
-                tls.write_tls(&mut records)?;
-            }
-        }
+        let records = self.last_records();
         self.write(&records, give_up)?;
         // Of a peer that is gone there is nothing to be shut down.
         let _gone = self.stream.shutdown(Shutdown::Write);
         Ok(())
+    }
+
+    fn last_records(&self) -> Vec<u8> {
+        let mut tls = self.tls.lock();
+        let Some(tls) = tls.as_mut() else { return Vec::new() };
+        tls.close();
+        tls.take_outgoing()
     }
 
     /// Waits a moment for the peer: `true` if bytes arrived, `false` if it sends none at all, `None` if
@@ -503,11 +485,7 @@ impl<S: Stream> Wire<S> {
     /// them: nobody is waited for.
     fn part(&self) {
         let Some(_writing) = self.writing.try_lock() else { return };
-        let mut records = Vec::new();
-        if let Some(tls) = self.tls.lock().as_mut() {
-            tls.send_close_notify();
-            while tls.wants_write() && tls.write_tls(&mut records).is_ok() {}
-        }
+        let records = self.last_records();
         if self.stream.set_write_timeout(Some(SHORT)).is_ok() {
             let _room = self.stream.write(&records);
         }
@@ -529,11 +507,10 @@ impl<S: Stream> Wire<S> {
             let left = left(machine, deadline)?;
             self.flushed.wait_for(&mut writing, left);
         }
-        let connection =
-            self.handshake(config.config(direct, machine.alpn()), machine, deadline)?;
+        let mut tls = self.handshake(&config, direct, machine, deadline)?;
         self.stream.set_write_timeout(Some(self.limit))?;
-        let bindings = config.bindings(&connection);
-        *self.tls.lock() = Some(connection);
+        let bindings = config.bindings_of(&mut tls);
+        *self.tls.lock() = Some(tls);
         self.plain.store(u64::MAX, Ordering::SeqCst);
         self.flushed.notify_all();
         Ok(bindings)
@@ -541,38 +518,38 @@ impl<S: Stream> Wire<S> {
 
     fn handshake<M: Machine>(
         &self,
-        config: Arc<ServerConfig>,
+        config: &TlsConfig,
+        direct: bool,
         machine: &mut M,
         deadline: Instant,
-    ) -> io::Result<Box<ServerConnection>> {
+    ) -> io::Result<Box<Tls>> {
         let (stream, mut socket) = (&self.stream, Reading(self));
-        let mut connection = Box::new(ServerConnection::new(config).map_err(invalid)?);
-        while connection.is_handshaking() || connection.wants_write() {
+        let mut tls = Box::new(config.begin(direct, machine.alpn()).map_err(of_tls)?);
+        let mut buffer = [0; 8192];
+        while tls.is_handshaking() || !tls.outgoing().is_empty() {
             let left = left(machine, deadline)?;
             stream.set_read_timeout(Some(left))?;
             stream.set_write_timeout(Some(left))?;
-            let moved = if connection.wants_write() {
-                connection.write_tls(&mut socket)
-            } else {
-                connection.read_tls(&mut socket)
-            };
-            match moved {
+            let writes = !tls.outgoing().is_empty();
+            let moved =
+                if writes { stream.write(tls.outgoing()) } else { socket.read(&mut buffer) };
+            let n = match moved {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                Ok(n) => n,
                 Err(error) if is_timeout(&error) => continue,
                 Err(error) => return Err(error),
-            }
-            if let Err(error) = connection.process_new_packets() {
+            };
+            if writes {
+                tls.written(n);
+            } else if let Err(error) = tls.receive(buffer.get_mut(..n).unwrap_or_default()) {
                 // The alert that tells the peer why; what becomes of it does not matter.
-                while connection.wants_write()
-                    && connection.write_tls(&mut socket).is_ok_and(|n| n > 0)
-                {}
+                let _gone = stream.write(tls.outgoing());
                 let _gone_already = stream.shutdown(Shutdown::Write);
                 self.linger(after(SHORT), None)?;
-                return Err(invalid(error));
+                return Err(of_tls(error));
             }
         }
-        Ok(connection)
+        Ok(tls)
     }
 
     /// Writes what waits, and closes.
@@ -668,15 +645,6 @@ fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> 
     }
 }
 
-/// Appends what is decrypted to `out`; false if the peer said that nothing follows.
-fn take_plaintext(tls: &mut ServerConnection, out: &mut Vec<u8>) -> io::Result<bool> {
-    match tls.reader().read_to_end(out) {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
 fn is_timeout(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
@@ -685,10 +653,6 @@ fn is_timeout(error: &io::Error) -> bool {
 /// The end of a time-out, a month from now at most: later ones need not be exact.
 fn after(time: Duration) -> Instant {
     Instant::now() + time.min(Duration::from_secs(30 * 24 * 3600))
-}
-
-fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The shortest time-out given to a socket, which refuses zero.

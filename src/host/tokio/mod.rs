@@ -27,12 +27,10 @@ use ::tokio::runtime::Handle;
 use ::tokio::task::AbortHandle;
 use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use parking_lot::Mutex;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::ahead::Ahead;
-use super::tls::record;
-use super::{Farewell, Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
+use super::tls::Tls;
+use super::{Farewell, Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls, of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
@@ -188,30 +186,97 @@ pub(super) struct Line<M, S> {
     plain: u32,
 }
 
-enum Socket<S> {
-    Plain(Stream<S>),
-    Tls(Box<TlsStream<Stream<S>>>),
+struct Socket<S> {
+    stream: Stream<S>,
+    /// From the handshake on.
+    tls: Option<Box<Tls>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    fn io(&mut self) -> Pin<&mut (dyn ReadWrite + '_)> {
-        Pin::new(match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(socket) => &mut **socket,
-        })
-    }
-
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(socket) => Pin::new(&mut socket.io).poll_write(cx, bytes),
-            Self::Tls(socket) => Pin::new(&mut **socket).poll_write(cx, record(bytes)),
+        if self.tls.is_none() {
+            return Pin::new(&mut self.stream.io).poll_write(cx, bytes);
+        }
+        // What TLS itself has to say is little, and goes along.
+        if self.tls.as_ref().is_some_and(|tls| tls.outgoing().len() > LITTLE) {
+            ready!(self.poll_records(cx))?;
+        }
+        let Some(tls) = &mut self.tls else { return Poll::Pending };
+        let taken = tls.encrypt(bytes).map_err(of_tls)?;
+        // It was taken, whether or not there is room.
+        match self.poll_records(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)),
         }
     }
+
+    /// Writes the records that wait.
+    fn poll_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(tls) = &mut self.tls
+            && !tls.outgoing().is_empty()
+        {
+            match ready!(Pin::new(&mut self.stream.io).poll_write(cx, tls.outgoing()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => tls.written(n),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_records(cx))?;
+        Pin::new(&mut self.stream.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &mut self.tls {
+            tls.close();
+        }
+        ready!(self.poll_records(cx))?;
+        match ready!(Pin::new(&mut self.stream.io).poll_shutdown(cx)) {
+            // A peer that is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            end => Poll::Ready(end),
+        }
+    }
+
+    /// Something was decrypted that nobody has read.
+    fn has_unread(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_plain())
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.has_unread() {
+                ready!(self.poll_flush(cx))?;
+            }
+            if self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking()) {
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(self.poll_receive(cx))? == 0 {
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    /// Reads once what TLS is made of, and says how much that was.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = [const { MaybeUninit::uninit() }; READ];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let Some(tls) = &mut self.tls else { return Poll::Pending };
+        let bytes = buffer.filled_mut();
+        let taken = tls.receive(bytes).map_err(of_tls);
+        if !self.has_unread() {
+            // Its answer, be it the alert that says what is wrong. Where there is no room it waits for it; that the
+            // peer is gone is told by what comes next.
+            let _room = self.poll_flush(cx);
+        }
+        taken?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
 }
-
-trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
 
 /// What to do next.
 enum Next {
@@ -245,7 +310,7 @@ impl<C: SharedConnection, S> Line<Live<Arc<Host<C>>, C>, S> {
 
 impl<M, S> Line<M, S> {
     pub(super) fn of(machine: Box<M>, drain: Drain, stream: Stream<S>, direct_tls: bool) -> Self {
-        let socket = Socket::Plain(stream);
+        let socket = Socket { stream, tls: None };
         Self { machine, drain, socket, open: true, direct_tls, plain: u32::MAX }
     }
 }
@@ -253,8 +318,7 @@ impl<M, S> Line<M, S> {
 impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
     /// The outbox gathers what belongs together: waiting for more helps nobody.
     fn no_delay(&self) -> io::Result<()> {
-        let Socket::Plain(stream) = &self.socket else { return Ok(()) };
-        let tcp: Option<&TcpStream> = (&stream.io as &dyn Any).downcast_ref();
+        let tcp: Option<&TcpStream> = (&self.socket.stream.io as &dyn Any).downcast_ref();
         tcp.map_or(Ok(()), |tcp| tcp.set_nodelay(true))
     }
 
@@ -270,7 +334,8 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
         }
         let want = machine.poll_want(cx);
         set_timer(&**machine, timer.as_mut(), cx);
-        if let (Want::StartTls, Socket::Plain(stream)) = (ready!(want), socket) {
+        let stream = &mut socket.stream;
+        if ready!(want) == Want::StartTls {
             if stream.ahead.is_empty() {
                 let mut first = [0];
                 let mut first = ReadBuf::new(&mut first);
@@ -401,8 +466,9 @@ fn write<S: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(None) => Written::Ended,
             Poll::Pending => Written::All,
         };
-        // TLS has a buffer of its own.
-        let flushed = socket.io().poll_flush(cx)?.is_ready();
+        // Records may wait. What the handshake has left goes with the answer to what has come with its end.
+        let waits = !progress && socket.has_unread();
+        let flushed = waits || socket.poll_flush(cx)?.is_ready();
         return Ok((if flushed { end } else { Written::Blocked }, progress));
     }
 }
@@ -413,17 +479,36 @@ fn read<S: AsyncRead + AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8]),
 ) -> Poll<io::Result<usize>> {
-    let mut buffer = [const { MaybeUninit::uninit() }; 8192];
+    // Without a `close_notify`. What stands in whole elements was meant, whatever is missing.
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    while let Some(tls) = &mut socket.tls {
+        let plain = tls.take_plain();
+        if plain.is_empty() && !tls.has_ended() {
+            match ready!(socket.poll_receive(cx)) {
+                Ok(1..) => continue,
+                Err(error) if !is_end(&error) => return Poll::Ready(Err(error)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        take(&plain);
+        return Poll::Ready(Ok(plain.len()));
+    }
+    let mut buffer = [const { MaybeUninit::uninit() }; READ];
     let mut buffer = ReadBuf::uninit(&mut buffer);
-    match ready!(socket.io().poll_read(cx, &mut buffer)) {
-        // Without a `close_notify`. What stands in whole elements was meant, whatever is missing.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+    match ready!(Pin::new(&mut socket.stream).poll_read(cx, &mut buffer)) {
+        Err(error) if is_end(&error) => {}
         read => read?,
     }
     let bytes = buffer.filled();
     take(bytes);
     Poll::Ready(Ok(bytes.len()))
 }
+
+/// Bytes of a read.
+const READ: usize = 8192;
+
+/// Bytes that may wait for those behind them: a ticket, an alert.
+const LITTLE: usize = 1024;
 
 /// Sees to it that the task is woken for the next time-out.
 fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
@@ -448,35 +533,32 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let settings = line.machine.settings();
-    let (tls, time) = (settings.tls.clone(), settings.handshake);
-    let (Socket::Plain(socket), Some(tls)) = (line.socket, tls) else {
+    let (config, time) = (settings.tls.clone(), settings.handshake);
+    let (None, Some(config)) = (&line.socket.tls, config) else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
     };
-    let acceptor = TlsAcceptor::from(tls.config(line.direct_tls, line.machine.alpn()));
-    let mut accept = pin!(acceptor.accept(socket).into_fallible());
+    let tls = config.begin(line.direct_tls, line.machine.alpn()).map_err(io::Error::other)?;
+    line.socket.tls = Some(Box::new(tls));
     let secured = poll_fn(|cx| match line.machine.poll_want(cx) {
         Poll::Ready(Want::Close) => {
             Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)))
         }
-        _ => accept.as_mut().poll(cx).map(Ok),
+        _ => line.socket.poll_handshake(cx).map(Ok),
     });
     let Ok(secured) = timeout(time, secured).await else {
         let error = io::Error::from(io::ErrorKind::TimedOut);
         line.machine.tls_failed(&error);
         return Err(error);
     };
-    match secured? {
-        Ok(secured) => {
-            line.machine.secured(tls.bindings(secured.get_ref().1));
-            Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
-        }
-        Err((error, socket)) => {
-            line.machine.tls_failed(&error);
-            // The alert has been written.
-            part(&mut Socket::Plain(socket)).await;
-            Err(error)
-        }
+    if let Err(error) = secured? {
+        line.machine.tls_failed(&error);
+        part(&mut line.socket).await;
+        return Err(error);
     }
+    if let Some(tls) = &mut line.socket.tls {
+        line.machine.secured(config.bindings_of(tls));
+    }
+    Ok(Line { plain: u32::MAX, ..line })
 }
 
 /// Writes what waits, then closes, and waits for the peer to do the same: closing a socket with
@@ -525,7 +607,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
-    poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
+    poll_fn(|cx| socket.poll_shutdown(cx)).await?;
     if let Some(closed) = closed {
         closed();
     }

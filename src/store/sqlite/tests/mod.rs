@@ -1,6 +1,6 @@
 mod files;
 mod kill;
-mod model;
+pub(in crate::store) mod model;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::{Memory, OfflineId, SubscriptionRequest};
 
 #[derive(Clone, Debug)]
-enum Operation {
+pub(in crate::store) enum Operation {
     Apply(usize, RosterChange),
     Pair(usize, usize, Box<(RosterChange, RosterChange)>),
     ClearRoster(usize),
@@ -21,7 +21,7 @@ enum Operation {
     Reopen,
 }
 
-const ACCOUNTS: usize = 3;
+pub(in crate::store) const ACCOUNTS: usize = 3;
 
 fn account(n: usize) -> BareJid {
     jid(&format!("account{n}@example.com"))
@@ -63,7 +63,7 @@ fn change() -> impl Strategy<Value = RosterChange> {
         })
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+pub(in crate::store) fn operation() -> impl Strategy<Value = Operation> {
     let n = 0..ACCOUNTS;
     let jids = || prop::collection::vec(0..4_usize, 0..3);
     prop_oneof![
@@ -88,7 +88,11 @@ fn blocked(list: &[usize]) -> Vec<String> {
 }
 
 /// Does `operation` and tells what its caller learns. `seen` are the ids listed so far.
-fn perform(stores: &Stores, seen: &[OfflineId], operation: &Operation) -> Result<(), String> {
+pub(in crate::store) fn perform(
+    stores: &Stores,
+    seen: &[OfflineId],
+    operation: &Operation,
+) -> Result<(), String> {
     let offline = stores.offline.as_ref().unwrap();
     let answer = match operation.clone() {
         Operation::Apply(n, change) => stores.rosters.apply(&account(n), change),
@@ -117,15 +121,15 @@ fn perform(stores: &Stores, seen: &[OfflineId], operation: &Operation) -> Result
 
 /// All there is to read of an account.
 #[derive(PartialEq, Debug)]
-struct Contents {
+pub(in crate::store) struct Contents {
     roster: StoredRoster,
     requests: Vec<SubscriptionRequest>,
-    messages: Vec<(OfflineId, OfflineMessage)>,
+    pub(in crate::store) messages: Vec<(OfflineId, OfflineMessage)>,
     count: usize,
     blocked: Vec<String>,
 }
 
-fn contents(stores: &Stores, n: usize) -> Contents {
+pub(in crate::store) fn contents(stores: &Stores, n: usize) -> Contents {
     let account = account(n);
     let offline = stores.offline.as_ref().unwrap();
     let mut roster = block_on(stores.rosters.load(&account)).unwrap();
