@@ -104,7 +104,7 @@ impl Tally {
         // Together they keep a sixteenth of the limit.
         let batch = (limit / 16 / rest.0.len()).min(BATCH);
         let batch = isize::try_from(batch).unwrap_or(0);
-        Self { sum: Padded::new(common::AtomicIsize::new(0)), rest, batch }
+        Self { sum: Padded::default(), rest, batch }
     }
 
     /// A difference is given as what it wraps to.
@@ -117,7 +117,7 @@ impl Tally {
         }
     }
 
-    /// The exact sum; between two additions at once it may lack one of them.
+    /// The exact sum; while a thread hands on what it has added up, that may be missing.
     pub(crate) fn get(&self) -> usize {
         let rest = self.rest.all().map(|rest| rest.load(Ordering::SeqCst));
         let sum = rest.fold(self.sum.load(Ordering::SeqCst), isize::wrapping_add);

@@ -55,47 +55,42 @@ impl<T> RwLock<T> {
 }
 
 macro_rules! counted {
-    ($name:ident: $type:ty $(, $add:ident $sub:ident)?) => {
+    ($name:ident: $type:ty, $($write:ident -> $before:ty),+) => {
         #[derive(Debug, Default)]
         pub(crate) struct $name(atomic::$name);
 
-        #[allow(dead_code, reason = "not all of them in each build")]
         impl $name {
-            pub(crate) const fn new(value: $type) -> Self {
-                Self(atomic::$name::new(value))
-            }
-
-            /// To read it writes nothing.
-            pub(crate) fn load(&self, order: Ordering) -> $type {
-                self.0.load(order)
-            }
-
-            pub(crate) fn store(&self, value: $type, order: Ordering) {
-                count();
-                self.0.store(value, order);
-            }
-
-            pub(crate) fn swap(&self, value: $type, order: Ordering) -> $type {
-                count();
-                self.0.swap(value, order)
-            }
-
             $(
-                pub(crate) fn $add(&self, value: $type, order: Ordering) -> $type {
+                pub(crate) fn $write(&self, value: $type, order: Ordering) -> $before {
                     count();
-                    self.0.$add(value, order)
+                    self.0.$write(value, order)
                 }
-
-                pub(crate) fn $sub(&self, value: $type, order: Ordering) -> $type {
-                    count();
-                    self.0.$sub(value, order)
-                }
-            )?
+            )+
         }
     };
 }
 
-counted!(AtomicBool: bool);
-counted!(AtomicIsize: isize, fetch_add fetch_sub);
-counted!(AtomicU64: u64, fetch_add fetch_sub);
-counted!(AtomicUsize: usize, fetch_add fetch_sub);
+counted!(AtomicBool: bool, store -> (), swap -> bool);
+counted!(AtomicIsize: isize, fetch_add -> isize);
+counted!(AtomicU64: u64, fetch_add -> u64);
+counted!(AtomicUsize: usize, store -> (), fetch_add -> usize, fetch_sub -> usize);
+
+impl AtomicU64 {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(atomic::AtomicU64::new(value))
+    }
+}
+
+// To read writes nothing.
+
+impl AtomicIsize {
+    pub(crate) fn load(&self, order: Ordering) -> isize {
+        self.0.load(order)
+    }
+}
+
+impl AtomicUsize {
+    pub(crate) fn load(&self, order: Ordering) -> usize {
+        self.0.load(order)
+    }
+}

@@ -68,7 +68,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
-        self.sessions_that(account, |_| true)
+        self.table.sessions(account).into_iter().map(SessionHandle).collect()
     }
 
     /// The sessions of an account that are so at the moment of the look-up.
@@ -77,8 +77,13 @@ impl<C: SharedConnection> Inner<C> {
         account: AccountKey<'_>,
         are: impl Fn(&Shared<C>) -> bool,
     ) -> SmallVec<[SessionHandle<C>; 4]> {
-        let sessions = self.table.sessions(account).into_iter();
-        sessions.filter(|session| are(session)).map(SessionHandle).collect()
+        let mut sessions = SmallVec::new();
+        self.table.with(account, |row| {
+            for slot in row.visible().filter(|slot| are(&slot.session)) {
+                sessions.push(SessionHandle(Arc::clone(&slot.session)));
+            }
+        });
+        sessions
     }
 
     pub(crate) fn set_roster(&self, account: &Account, mut roster: Roster) {

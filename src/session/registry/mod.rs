@@ -215,7 +215,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// All sessions of an account, in the order in which they were bound.
     #[must_use]
     pub fn sessions(&self, account: &BareJid) -> Sessions<C> {
-        self.those(account, |_| true)
+        Sessions(self.inner().sessions(self.key(account.as_str())).into_iter())
     }
 
     fn those(&self, account: &BareJid, are: impl Fn(&Shared<C>) -> bool) -> Sessions<C> {

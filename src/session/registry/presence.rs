@@ -269,7 +269,7 @@ impl<C: SharedConnection> Inner<C> {
             return;
         }
         let stanza = stanza();
-        for session in self.sessions(self.table.key(bare)) {
+        for session in self.sessions_that(self.table.key(bare), |_| true) {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
@@ -305,7 +305,7 @@ impl<C: SharedConnection> Inner<C> {
     /// Tells it the presence of its account's other sessions.
     fn learn_own(&self, shared: &Arc<Shared<C>>) {
         let me = SessionHandle(Arc::clone(shared));
-        for session in self.sessions(self.table.key(shared.account.bare.as_str())) {
+        for session in self.sessions_that(self.table.key(shared.account.bare.as_str()), |_| true) {
             if let Some((stanza, _, validity)) = session.present().filter(|_| session != me) {
                 self.give(&me, &Item::to_account(&stanza).while_valid(validity));
             }
