@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 use std::hash::RandomState;
-use std::sync::{Arc, Weak};
+#[cfg(feature = "server")]
+use std::sync::Arc;
+use std::sync::Weak;
 
 use hashbrown::HashMap;
 #[cfg(feature = "server")]
@@ -26,6 +28,7 @@ use super::rows::Row;
 use super::table::AccountKey;
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
+#[cfg(feature = "server")]
 use crate::session::account::Account;
 use crate::session::handle::{BEHIND, SessionHandle, SessionId, Shared};
 use crate::session::outbound::Left;
@@ -57,13 +60,18 @@ struct Backlog<C: SharedConnection> {
 struct Heirless {
     jid: FullJid,
     id: SessionId,
+    #[cfg(feature = "server")]
     account: Arc<Account>,
 }
 
 impl Heirless {
     fn of<C: SharedConnection>(session: &Shared<C>) -> Self {
-        let Shared { jid, id, account, .. } = session;
-        Self { jid: jid.clone(), id: *id, account: Arc::clone(account) }
+        Self {
+            jid: session.jid.clone(),
+            id: session.id,
+            #[cfg(feature = "server")]
+            account: Arc::clone(&session.account),
+        }
     }
 }
 
