@@ -91,7 +91,6 @@ mod named;
 mod oneshot;
 pub mod outbox;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 mod packed;
 mod park;
 mod recent;

@@ -13,7 +13,7 @@ use super::*;
 use crate::cluster::{Incarnation, MemoryEngine, Posts};
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
-use crate::server::{Cluster, Server, Transport};
+use crate::server::{Cluster, Server, Shutdown, Transport};
 use crate::store::{AccountStore, Credentials, Memory, SharedMemory, SharedStore};
 use crate::xep::{Carbons, Ping, StreamManagement};
 
@@ -53,6 +53,7 @@ struct World {
     line: Arc<Line>,
     store: Arc<dyn SharedStore>,
     nodes: Vec<Node>,
+    leaving: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 struct Client {
@@ -78,7 +79,7 @@ impl World {
         let line =
             Line { engine: Arc::clone(&engine), closed: Mutex::default(), is_closed: false.into() };
         let store = Arc::new(SharedMemory::new(memory));
-        Self { clock, engine, line: Arc::new(line), store, nodes: Vec::new() }
+        Self { clock, engine, line: Arc::new(line), store, nodes: Vec::new(), leaving: Vec::new() }
     }
 
     /// One more node, which gets its part of the slots.
@@ -116,6 +117,7 @@ impl World {
                 let _never = node.server.0.jobs.poll(&cx);
                 node.run.take_if(|run| run.as_mut().poll(&mut cx).is_ready());
             }
+            self.leaving.retain_mut(|leaving| leaving.as_mut().poll(&mut cx).is_pending());
         }
     }
 
@@ -152,6 +154,12 @@ impl World {
         }
     }
 
+    /// This node is to go.
+    fn leave(&mut self, node: usize) {
+        let handle = self.nodes[node].server.node().unwrap();
+        self.leaving.push(Box::pin(async move { handle.leave(Shutdown::new()).await }));
+    }
+
     /// What it is told then.
     fn told(&mut self, client: &mut Client, words: &str) -> String {
         self.say(client, words);
@@ -181,7 +189,8 @@ const PING: &str = "<iq type='get' id='p' to='example.com'><ping xmlns='urn:xmpp
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
 fn token(told: &str) -> String {
-    told.split_once(" id='").unwrap().1.split_once('\'').unwrap().0.to_owned()
+    let (_, enabled) = told.split_once("<enabled").unwrap();
+    enabled.split_once(" id='").unwrap().1.split_once('\'').unwrap().0.to_owned()
 }
 
 /// Clients at the first node, whose accounts move from the second to the third.
@@ -259,10 +268,7 @@ fn node_14_clients_notice_nothing_of_a_move_but_the_time() {
     let mut moving = Moving::new();
     assert_eq!(moving.homes(), [Some(1); 2]);
     moving.world.join("c");
-    let node = moving.world.nodes[1].server.node().unwrap();
-    let mut leave = std::pin::pin!(node.leave(crate::server::Shutdown::new()));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(leave.as_mut().poll(&mut cx).is_pending());
+    moving.world.leave(1);
     // In the middle of an element.
     let driver = &mut moving.plain.driver;
     driver.receive(b"<iq type='get' id='cut' to='example.com'><ping xmlns='urn:");

@@ -273,7 +273,7 @@ impl World {
                 let id = said.split_once("<enabled xmlns='urn:xmpp:sm:3' id='");
                 let token =
                     id.and_then(|(_, rest)| rest.split_once('\'')).map(|(id, _)| id.to_owned());
-                client.token = token.or(client.token.take());
+                client.token = token.or_else(|| client.token.take());
                 told.push(format!("{at}: {said}"));
             }
             let want = client.driver.as_mut().map(|driver| {

@@ -46,7 +46,7 @@ enum Step {
 struct World {
     environment: Arc<Virtual>,
     registry: SessionRegistry<Recorder>,
-    log: Arc<parking_lot::Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<String>>>,
     clients: Vec<Client>,
     sent: usize,
 }
@@ -62,7 +62,7 @@ struct Client {
 
 fn registry(
     environment: &Arc<Virtual>,
-    log: &Arc<parking_lot::Mutex<Vec<String>>>,
+    log: &Arc<Mutex<Vec<String>>>,
     first: u64,
 ) -> SessionRegistry<Recorder> {
     let (router, leftover, listener) = (Arc::clone(log), Arc::clone(log), Arc::clone(log));
