@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::ready;
-use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,9 +116,10 @@ impl MemoryEngine {
         restarted
     }
 
-    /// What was posted to a node.
+    /// What was posted to a node that does not listen.
+    #[cfg(test)]
     pub(crate) fn inbox(&self, node: Incarnation) -> VecDeque<Arc<[u8]>> {
-        self.state.lock().inboxes.get_mut(&node).map(take).unwrap_or_default()
+        self.state.lock().inboxes.remove(&node).unwrap_or_default()
     }
 
     fn ask(&self, ask: Ask) -> EngineFuture<Answer> {
@@ -179,7 +179,12 @@ impl Posts for MemoryEngine {
     }
 
     fn listen(&self, me: Incarnation, inbox: Inbox) {
-        self.state.lock().listening.insert(me, inbox);
+        let waiting = {
+            let mut state = self.state.lock();
+            state.listening.insert(me, Arc::clone(&inbox));
+            state.inboxes.remove(&me).unwrap_or_default()
+        };
+        waiting.into_iter().for_each(|post| inbox(post));
     }
 }
 
