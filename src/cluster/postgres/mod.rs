@@ -49,7 +49,7 @@ pub struct Postgres {
 }
 
 /// What a [`Postgres`] is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is connected yet"]
 pub struct PostgresBuilder {
     config: PostgresConfig,
@@ -342,6 +342,12 @@ impl Engine for Postgres {
 
     fn watch(&self, hint: Hint) {
         self.shared.hints.lock().push(hint);
+    }
+}
+
+impl fmt::Debug for PostgresBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

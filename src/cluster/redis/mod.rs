@@ -48,7 +48,7 @@ pub struct Redis {
 }
 
 /// What a [`Redis`] is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is connected yet"]
 pub struct RedisBuilder {
     urls: Vec<String>,
@@ -277,6 +277,13 @@ impl Posts for RedisPosts {
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("name", &self.leases.name).finish_non_exhaustive()
+    }
+}
+
+/// Its URLs have passwords.
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -383,7 +383,7 @@ impl World {
 
     /// All accounts move to another registry, which takes so long.
     fn move_all(&mut self) {
-        let next = self.registry.inner().next.load(Ordering::SeqCst);
+        let next = self.registry.inner().next.fetch_add(0, Ordering::SeqCst);
         let to = registry(&self.environment, &self.log, next);
         self.registry.freeze(&all);
         let bytes = self.registry.export(&all, &Nothing).unwrap();
