@@ -11,6 +11,7 @@ pub struct Incarnation(pub(crate) u64);
 pub struct View {
     /// Raised whenever the engine has forgotten; counted by the store, so that no term comes twice.
     pub term: u64,
+    /// Raised with each change of the record.
     pub number: u64,
 }
 

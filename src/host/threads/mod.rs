@@ -32,7 +32,7 @@ use rustls::server::ServerConnection;
 
 use super::ahead::Ahead;
 use super::tls::record;
-use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
+use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, cut, is_of_tls, tick};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::park;
@@ -66,7 +66,7 @@ fn work<C: SharedConnection>(server: &Server<C>, goes_on: impl Fn() -> bool) {
         // It never ends.
         let _pending = work.as_mut().poll(&mut Context::from_waker(&waker));
         server.handle_timeout();
-        thread::park_timeout(TICK);
+        thread::park_timeout(tick(server));
     }
 }
 

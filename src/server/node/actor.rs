@@ -397,12 +397,12 @@ impl<C: SharedConnection> Actor<C> {
         placement.set_token(slot, token);
         match change {
             // Its effect is another one.
-            Change::Claim { token } => {
-                if token.number > 0 {
+            Change::Claim { .. } => {}
+            Change::Opened => {
+                // In the first view of all nothing can have been lost.
+                if token.is_some_and(|token| token.number > 0) {
                     clustered.inbox.figures.lock().lost += 1;
                 }
-            }
-            Change::Opened => {
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
                 for effect in self.presence.opened(slot) {

@@ -8,6 +8,7 @@ use jid::BareJid;
 use super::act::{Act, Said};
 use crate::cluster::Incarnation;
 use crate::packed::{Reader, Writer};
+use crate::server::driver::admission::BarNumber;
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::stream::StreamError;
 
@@ -64,7 +65,7 @@ pub(super) enum Tale {
     Answer(Stanza),
     /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
     /// begun before may authenticate as it for so long.
-    Barred { account: BareJid, error: StreamError, time: Option<Duration> },
+    Barred { account: BareJid, error: StreamError, time: Option<(Duration, BarNumber)> },
 }
 
 fn stanza(out: &mut Writer, stanza: &Stanza) {
@@ -167,7 +168,10 @@ impl Tale {
                 out.byte(BARRED);
                 out.text(account.as_str());
                 error.pack(out);
-                out.option(*time, Writer::time);
+                out.option(*time, |out, (time, number)| {
+                    out.time(time);
+                    out.number(number);
+                });
             }
         })
     }
@@ -184,7 +188,7 @@ impl Tale {
             BARRED => Some(Self::Barred {
                 account: BareJid::new(input.text()?).ok()?,
                 error: StreamError::unpack(input)?,
-                time: input.option(Reader::time)?,
+                time: input.option(|input| Some((input.time()?, input.number()?)))?,
             }),
             _ => None,
         })
