@@ -264,12 +264,12 @@ fn node_16_the_session_that_changes_the_password_stays_wherever_it_is_connected(
 fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
     let mut caught = 0;
     for edge in 0..2 {
-        for polls in 0..8 {
+        for polls in 0..9 {
             let world = Nodes::new(2);
             let juliet = world.account_at(0, "juliet");
             let client = world.log_in(&world.node(edge), &juliet);
             client.give(&bind("x"));
-            (0..polls).for_each(|_| world.step());
+            (0..polls).for_each(|n| world.step_one(n));
             let home = world.home(&juliet).server;
             let begun = home.registry().sessions(&juliet).next().map(|session| session.id());
             caught += usize::from(begun.is_some());
@@ -277,7 +277,10 @@ fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
             world.advance(Duration::from_secs(1));
             let told = client.received();
             match begun {
-                Some(_) => assert!(told.contains("<jid>") && client.is_connected(), "{told}"),
+                Some(_) => {
+                    assert!(told.contains("<jid>") && !told.contains("<reset"), "{edge}: {told}");
+                    assert!(world.ask(&client, ROSTER).contains("id='r'"), "{edge} {polls}");
+                }
                 None => assert!(told.contains("<reset"), "{edge} {polls}: {told}"),
             }
         }
@@ -289,7 +292,7 @@ fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
 fn node_16_what_was_proved_before_the_change_binds_nowhere() {
     for edge in 0..2 {
         for host in 0..2 {
-            for polls in 0..6 {
+            for polls in 0..5 {
                 let world = Nodes::new(2);
                 let juliet = world.account_at(0, "juliet");
                 let client = world.connect(&world.node(edge));
@@ -297,7 +300,7 @@ fn node_16_what_was_proved_before_the_change_binds_nowhere() {
                 client.give(OPEN);
                 client.give(&bind("x"));
                 // How far it has come by then: on the way to its home, or there.
-                (0..polls).for_each(|_| world.step());
+                (0..polls).for_each(|n| world.step_one(n));
                 let is_bound = world.node(0).server.registry().counts().sessions == 1;
                 world.node(host).server.password_changed(&juliet, None);
                 world.advance(Duration::from_secs(1));
@@ -316,14 +319,14 @@ fn node_16_what_was_proved_before_the_change_binds_nowhere() {
 #[test]
 fn node_16_a_removed_account_is_bound_nowhere() {
     for edge in 0..2 {
-        for polls in 0..6 {
+        for polls in 0..5 {
             let world = Nodes::new(2);
             let juliet = world.account_at(0, "juliet");
             let client = world.connect(&world.node(edge));
             client.give(&auth(&juliet));
             client.give(OPEN);
             client.give(&bind("x"));
-            (0..polls).for_each(|_| world.step());
+            (0..polls).for_each(|n| world.step_one(n));
             assert!(world.run(world.node(1).server.account_removed(&juliet)).unwrap());
             world.advance(Duration::from_secs(1));
             assert!(client.received().contains("<not-authorized"), "{edge} {polls}");
@@ -701,6 +704,7 @@ fn node_19_a_node_goes_also_where_the_engine_does_not_say_that_its_lease_is_over
     }
 }
 
+const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
 /// A client, available, whose session can be resumed.

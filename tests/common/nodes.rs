@@ -245,13 +245,22 @@ impl Nodes {
     }
 
     /// Lets each go on once.
-    pub fn step(&self) {
+    fn step(&self) {
         let cx = &mut Context::from_waker(Waker::noop());
         for node in self.all() {
             node.poll(cx);
         }
         let clients = self.clients.borrow().clone();
         clients.iter().for_each(Client::poll);
+    }
+
+    /// Lets one of them all go on once, in turn.
+    pub fn step_one(&self, n: usize) {
+        let (nodes, clients) = (self.all(), self.clients.borrow().clone());
+        match nodes.get(n % (nodes.len() + clients.len())) {
+            Some(node) => node.poll(&mut Context::from_waker(Waker::noop())),
+            None => clients.iter().for_each(Client::poll),
+        }
     }
 
     /// Lets `time` pass, stopping at every deadline.
