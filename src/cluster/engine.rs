@@ -65,6 +65,7 @@ pub(crate) enum Ask {
 
 /// What the engine says, all of it at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "engines of hosts make it")]
 pub struct Answer {
     /// Whether it has done what it was asked.
     pub done: bool,

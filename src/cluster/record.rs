@@ -40,6 +40,7 @@ pub(crate) struct Member {
 
 /// The lease of a node, with what it tells the others by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "engines of hosts keep it")]
 pub struct Lease {
     /// Whose it is.
     pub incarnation: Incarnation,

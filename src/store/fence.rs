@@ -6,6 +6,7 @@ use super::StoreError;
 
 /// The view in which a slot came to its owner. A later owner has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts keep it")]
 pub struct FenceToken {
     /// The term of that view.
     pub term: u64,
@@ -15,6 +16,7 @@ pub struct FenceToken {
 
 /// In whose name an operation is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts keep it")]
 pub struct Fence {
     /// That of the account.
     pub slot: u16,
@@ -25,6 +27,7 @@ pub struct Fence {
 /// Somebody else has the slot: the store has heard of a higher token. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("slot {slot} has another owner")]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts make it")]
 pub struct Deposed {
     /// Which.
     pub slot: u16,

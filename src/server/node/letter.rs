@@ -38,7 +38,7 @@ pub(super) enum Letter {
     /// The host's, in the name of the account.
     OfHost(Stanza),
     /// The host of this node wants something of the account, and waits for what is said by this number.
-    Act { from: Incarnation, number: u64, act: Act },
+    Act { from: Incarnation, number: u64, act: Box<Act> },
     /// What a session broadcasts, without a `to`: for whoever is available.
     Broadcast(Stanza),
     /// The end of directed presence, or what stands for it, by its `to`.
@@ -128,7 +128,7 @@ impl Letter {
                 OF_HOST => Self::OfHost(read_stanza(input)?),
                 ACT => {
                     let (from, number) = (Incarnation(input.number()?), input.number()?);
-                    Self::Act { from, number, act: Act::read(input)? }
+                    Self::Act { from, number, act: Act::read(input)?.into() }
                 }
                 BROADCAST => Self::Broadcast(read_stanza(input)?),
                 DIRECTED => Self::Directed(read_stanza(input)?),
