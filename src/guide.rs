@@ -12,6 +12,7 @@ macro_rules! page {
 }
 
 page!(hosting, "hosting.md");
+page!(cluster, "cluster.md");
 page!(connection, "connection.md");
 page!(extensions, "extensions.md");
 page!(states, "states.md");

@@ -131,6 +131,10 @@ mod connection_guide {}
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
 
+#[cfg(all(doctest, feature = "cluster", feature = "system", feature = "tokio"))]
+#[doc = include_str!("../docs/cluster.md")]
+mod cluster_guide {}
+
 /// Compiles and runs the pages of the cookbook.
 #[cfg(all(doctest, feature = "server", feature = "system"))]
 mod cookbook {

@@ -25,7 +25,7 @@ use xmpp_session::store::{
 use xmpp_session::stream::{StreamCondition, StreamError};
 use xmpp_session::xep::StreamManagement;
 
-use crate::common::nodes::{Client, DOMAIN, Node, Nodes};
+use crate::common::nodes::{Client, DOMAIN, Node, Nodes, OPEN, auth, bind};
 
 /// Two accounts at two nodes of three.
 fn couple(world: &Nodes) -> (BareJid, BareJid) {
@@ -236,6 +236,106 @@ fn node_16_a_password_changed_at_any_node_ends_the_sessions_at_home() {
 }
 
 #[test]
+fn node_16_the_session_that_changes_the_password_stays_wherever_it_is_connected() {
+    for edge in 0..3 {
+        let world = Nodes::new(3);
+        let (juliet, _) = couple(&world);
+        let own = world.client_at(&world.node(edge), &juliet, "own");
+        let other = world.client_at(&world.node(edge), &juliet, "other");
+        let third = world.client_at(&world.node((edge + 1) % 3), &juliet, "third");
+        let own_id = world.id(&juliet, "own");
+        for host in 0..3 {
+            let account = world.node(host).server.account(&juliet);
+            world.run(account.set_password("secret", Some(own_id))).unwrap();
+            world.advance(Duration::from_secs(1));
+            assert!(own.is_connected(), "{edge} {host}");
+            let pong =
+                world.ask(&own, "<iq type='get' id='p'><query xmlns='jabber:iq:roster'/></iq>");
+            assert!(pong.contains("id='p'"), "{edge} {host}: {pong}");
+        }
+        for client in [other, third] {
+            assert!(client.received().contains("<reset"), "{edge}");
+        }
+    }
+}
+
+/// As long as its home has a session that its edge does not know of yet.
+#[test]
+fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
+    let mut caught = 0;
+    for edge in 0..2 {
+        for polls in 0..9 {
+            let world = Nodes::new(2);
+            let juliet = world.account_at(0, "juliet");
+            let client = world.log_in(&world.node(edge), &juliet);
+            client.give(&bind("x"));
+            (0..polls).for_each(|n| world.step_one(n));
+            let home = world.home(&juliet).server;
+            let begun = home.registry().sessions(&juliet).next().map(|session| session.id());
+            caught += usize::from(begun.is_some());
+            home.password_changed(&juliet, begun);
+            world.advance(Duration::from_secs(1));
+            let told = client.received();
+            match begun {
+                Some(_) => {
+                    assert!(told.contains("<jid>") && !told.contains("<reset"), "{edge}: {told}");
+                    assert!(world.ask(&client, ROSTER).contains("id='r'"), "{edge} {polls}");
+                }
+                None => assert!(told.contains("<reset"), "{edge} {polls}: {told}"),
+            }
+        }
+    }
+    assert!(caught > 2);
+}
+
+#[test]
+fn node_16_what_was_proved_before_the_change_binds_nowhere() {
+    for edge in 0..2 {
+        for host in 0..2 {
+            for polls in 0..5 {
+                let world = Nodes::new(2);
+                let juliet = world.account_at(0, "juliet");
+                let client = world.connect(&world.node(edge));
+                client.give(&auth(&juliet));
+                client.give(OPEN);
+                client.give(&bind("x"));
+                // How far it has come by then: on the way to its home, or there.
+                (0..polls).for_each(|n| world.step_one(n));
+                let is_bound = world.node(0).server.registry().counts().sessions == 1;
+                world.node(host).server.password_changed(&juliet, None);
+                world.advance(Duration::from_secs(1));
+                let told = client.received();
+                assert!(told.contains("<reset"), "{edge} {host} {polls} {is_bound}: {told}");
+                assert_eq!(world.node(0).server.registry().counts().sessions, 0);
+                // Whoever begins now may do so.
+                for edge in 0..2 {
+                    let _bound = world.client_at(&world.node(edge), &juliet, "y");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn node_16_a_removed_account_is_bound_nowhere() {
+    for edge in 0..2 {
+        for polls in 0..5 {
+            let world = Nodes::new(2);
+            let juliet = world.account_at(0, "juliet");
+            let client = world.connect(&world.node(edge));
+            client.give(&auth(&juliet));
+            client.give(OPEN);
+            client.give(&bind("x"));
+            (0..polls).for_each(|n| world.step_one(n));
+            assert!(world.run(world.node(1).server.account_removed(&juliet)).unwrap());
+            world.advance(Duration::from_secs(1));
+            assert!(client.received().contains("<not-authorized"), "{edge} {polls}");
+            assert_eq!(world.node(0).server.registry().counts().sessions, 0);
+        }
+    }
+}
+
+#[test]
 fn node_16_an_account_is_removed_at_any_node() {
     let world = Nodes::new(3);
     let (juliet, romeo) = friends(&world);
@@ -295,7 +395,7 @@ fn node_16_the_host_asks_clients_of_any_node() {
     let mut asking = Box::pin(async move {
         *kept.lock().unwrap() = Some(host.request(iq).await);
     });
-    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let cx = &mut Context::from_waker(Waker::noop());
     assert!(asking.as_mut().poll(cx).is_pending());
     world.settle();
     assert!(balcony.received().contains("x:y"));
@@ -319,7 +419,8 @@ fn node_15_a_component_of_one_node_is_there_for_all() {
                 async move {
                     heard.lock().unwrap().push(stanza.from().map(|from| from.into_owned()));
                     let from = stanza.from().unwrap().into_owned();
-                    handle.send(Stanza::message().from("echo@bots.example.com").to(&from).build());
+                    let _sent = handle
+                        .send(Stanza::message().from("echo@bots.example.com").to(&from).build());
                     Ok(())
                 }
             },
@@ -446,8 +547,8 @@ fn metric_1_a_node_tells_what_it_is_by_the_names_of_the_dashboard() {
         assert!(is_told, "{name} in {told}");
     }
     // What nobody takes waits, and is seen to.
-    world.node(1).stop(true);
     let romeo = world.account_at(1, "nurse");
+    world.node(1).stop(true);
     world.say(&balcony, &format!("<message to='{romeo}'><body>.</body></message>"));
     world.advance(Duration::from_millis(1200));
     let told = text(&world.node(0));
@@ -462,7 +563,6 @@ fn metric_1_a_node_tells_what_it_is_by_the_names_of_the_dashboard() {
 #[derive(Default)]
 struct Failing {
     how: Mutex<HashMap<&'static str, How>>,
-    calls: Mutex<Vec<&'static str>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -486,7 +586,6 @@ impl Failing {
         error: impl FnOnce(&'static str) -> E,
         done: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>>,
     ) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> {
-        self.calls.lock().unwrap().push(call);
         match self.how.lock().unwrap().get(call) {
             None => done(),
             Some(How::Fails) => Box::pin(std::future::ready(Err(error("broken")))),
@@ -536,7 +635,11 @@ impl SharedStore for FailingStore {
 }
 
 /// What one node has told, whose first and only fault this is until it is mended.
-fn told_of(call: &'static str, how: How, mended_after: u64) -> (Nodes, Node, Vec<FaultKind>) {
+fn told_of(
+    call: &'static str,
+    how: How,
+    mended_after: u64,
+) -> (Nodes, Node, Vec<FaultKind>, Arc<Failing>) {
     let failing = Arc::new(Failing::default());
     let world = Nodes::new(0);
     failing.set(call, Some(how));
@@ -548,14 +651,14 @@ fn told_of(call: &'static str, how: How, mended_after: u64) -> (Nodes, Node, Vec
     world.advance(Duration::from_secs(mended_after));
     let faults = node.faults.lock().unwrap().clone();
     failing.set(call, None);
-    (world, node, faults)
+    (world, node, faults, failing)
 }
 
 #[test]
 fn node_3_a_store_that_does_not_hear_of_a_slot_is_told_of_and_asked_again() {
     for (call, name) in [("claim", "claim-slot"), ("term", "count-term")] {
         for how in [How::Fails, How::IsSilent] {
-            let (world, node, faults) = told_of(call, how, 12);
+            let (world, node, faults, _mended) = told_of(call, how, 12);
             assert!(!faults.is_empty(), "{call}");
             for fault in faults {
                 let FaultKind::Store { call, failure, error, .. } = fault else {
@@ -576,7 +679,7 @@ fn node_3_a_store_that_does_not_hear_of_a_slot_is_told_of_and_asked_again() {
 fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
     for how in [How::Fails, How::IsSilent] {
         for call in ["renew", "replace", "read"] {
-            let (world, node, faults) = told_of(call, how, 12);
+            let (world, node, faults, _mended) = told_of(call, how, 12);
             let engine = |fault: &FaultKind| fault.as_str() == "engine";
             assert!(faults.iter().any(engine), "{call}: {faults:?}");
             let figures = node.server.node().unwrap().metrics();
@@ -593,15 +696,15 @@ fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
 #[test]
 fn node_19_a_node_goes_also_where_the_engine_does_not_say_that_its_lease_is_over() {
     for how in [How::Fails, How::IsSilent] {
-        let (world, node, _none) = told_of("release", how, 12);
+        let (world, node, _none, failing) = told_of("release", how, 12);
         assert!(node.is_member());
-        let failing = Arc::new(Failing::default());
         failing.set("release", Some(how));
         leave(&world, &[(0, Shutdown::new)], |_| {});
         world.until("it ends", || node.is_over());
     }
 }
 
+const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
 /// A client, available, whose session can be resumed.
@@ -657,9 +760,11 @@ impl Wake for Woken {
     }
 }
 
+type Leaver = (usize, fn() -> Shutdown);
+
 /// Drives what leaves to its end, and calls `meanwhile` again and again.
-fn leave(world: &Nodes, leaves: &[(usize, fn() -> Shutdown)], mut meanwhile: impl FnMut(usize)) {
-    let leave = |(n, how): &(usize, fn() -> Shutdown)| -> Pin<Box<dyn Future<Output = ()>>> {
+fn leave(world: &Nodes, leaves: &[Leaver], mut meanwhile: impl FnMut(usize)) {
+    let leave = |(n, how): &Leaver| -> Pin<Box<dyn Future<Output = ()>>> {
         let (node, how) = (world.node(*n).server.node().unwrap(), how());
         Box::pin(async move { node.leave(how).await })
     };
@@ -735,7 +840,7 @@ fn node_19_a_node_leaves_and_nothing_is_lost() {
     assert!(balcony.client.is_connected());
     for client in [&balcony, &hall, &crypt, &orchard] {
         assert_eq!(client.numbers(), (0..=said).collect::<Vec<_>>(), "{}", client.jid());
-        assert!(!client.got[client.before..].contains("<presence"), "{}", client.got);
+        assert!(!client.got[client.before..].contains("unavailable"), "{}", client.got);
     }
 }
 

@@ -30,6 +30,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Writes the record over the one of this view (`None`: over none), and only where it names this instance.
     fn replace(&self, over: Option<View>, record: Arc<Record>) -> EngineFuture<Answer>;
 
+    /// Changes nothing.
     fn read(&self) -> EngineFuture<Answer>;
 
     /// Calls `hint` when the record may have changed. Hints may be lost: nodes look by themselves as well.
@@ -64,6 +65,7 @@ pub(crate) enum Ask {
 
 /// What the engine says, all of it at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "engines of hosts make it")]
 pub struct Answer {
     /// Whether it has done what it was asked.
     pub done: bool,
@@ -71,5 +73,6 @@ pub struct Answer {
     pub instance: Arc<str>,
     /// The leases that live.
     pub living: Arc<[Lease]>,
+    /// The record; `None` before the first one was written.
     pub record: Option<Arc<Record>>,
 }

@@ -96,6 +96,7 @@ struct State {
 }
 
 impl MemoryEngine {
+    /// One on this clock, whose leases live for `ttl` (as [`Cluster::leases`](crate::server::Cluster::leases) says).
     pub fn new(environment: Arc<dyn Environment>, ttl: Duration) -> Self {
         let instance = crate::environment::random_hex::<8>(&*environment).into();
         let ledger = Ledger::new(instance);

@@ -202,6 +202,7 @@ impl Node {
 
     /// A slot begins something that is to be finished before it moves, such as an operation of the store, which is
     /// marked with the token.
+    #[cfg(test)]
     pub(crate) fn begin(&mut self, slot: Slot) -> Option<Work> {
         self.slots.begin(slot).map(|job| Work { job, origin: None })
     }

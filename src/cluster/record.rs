@@ -40,8 +40,11 @@ pub(crate) struct Member {
 
 /// The lease of a node, with what it tells the others by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "engines of hosts keep it")]
 pub struct Lease {
+    /// Whose it is.
     pub incarnation: Incarnation,
+    /// The name that the host has given the node.
     pub name: Arc<str>,
     /// The highest view that it has seen.
     pub seen: View,
@@ -51,8 +54,10 @@ pub struct Lease {
     pub leaving: bool,
 }
 
+/// Who is a member, and where each slot is. An engine keeps it as it is, and looks at what is public only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// Its number.
     pub view: View,
     /// The instance of the engine that it was written to. Another one may have forgotten what came after.
     pub instance: Arc<str>,

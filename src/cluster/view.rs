@@ -8,9 +8,11 @@ pub struct Incarnation(pub(crate) u64);
 
 /// The number of a state of the record. Views of a later term are higher than all of an earlier one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "engines of hosts keep it")]
 pub struct View {
     /// Raised whenever the engine has forgotten; counted by the store, so that no term comes twice.
     pub term: u64,
+    /// Raised with each change of the record.
     pub number: u64,
 }
 

@@ -404,6 +404,20 @@ fn of_tls(error: rustls::Error) -> io::Error {
 /// How often to check the time-outs of a server, which are of seconds.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The same of one of several nodes, whose leases and links wait for less.
+#[cfg(feature = "cluster")]
+const NODE_TICK: Duration = Duration::from_millis(50);
+
+#[cfg(any(feature = "tokio", feature = "threads"))]
+fn tick<C: SharedConnection>(server: &Server<C>) -> Duration {
+    #[cfg(feature = "cluster")]
+    if server.node().is_some() {
+        return NODE_TICK;
+    }
+    let _one = server;
+    TICK
+}
+
 /// After `accept` failed for want of resources: until connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -90,7 +90,7 @@ impl Drain {
     }
 
     /// The client has taken so many bytes more.
-    pub(crate) fn taken(&mut self, bytes: usize) {
+    pub(crate) fn taken(&self, bytes: usize) {
         let mut state = self.outbox.state.lock();
         state.written = state.written.saturating_add(bytes as u64);
         state.handed_out = state.handed_out.saturating_sub(bytes);

@@ -87,7 +87,7 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// The accounts that are online: those with an available session, be it live or waiting to be resumed.
-    /// Who comes or goes meanwhile may be among them or not.
+    /// Who comes or goes meanwhile may be among them or not. Of several nodes: those that live at this one.
     ///
     /// ```
     /// # use xmpp_session::{connection::Recorder, server::Server};
@@ -107,7 +107,8 @@ impl<C: SharedConnection> Server<C> {
         })
     }
 
-    /// Those of `accounts` that are online.
+    /// Those of `accounts` that are online. Of several nodes: and live at this one; `Account::is_online_anywhere` asks
+    /// the others.
     ///
     /// ```
     /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
@@ -124,7 +125,8 @@ impl<C: SharedConnection> Server<C> {
 
     /// Sends a message to every account that is online, `accounts` of them in each `period`, and returns
     /// how many there were ([HOST-7](crate::rules#host-7)). Each gets it at its bare JID, from its domain if the message names no
-    /// sender; an account that has left by its turn, or whose sessions all have a negative priority, does not.
+    /// sender; an account that has left by its turn, or whose sessions all have a negative priority, does not. Of
+    /// several nodes each tells those that live at it.
     ///
     /// The waits depend on [`handle_timeout`](Self::handle_timeout).
     ///
@@ -391,11 +393,8 @@ impl<C: SharedConnection> Account<C> {
             return Ok(self.core.at_home(&self.jid, Act::Revoke(client)).await?.flag());
         }
         let error = StreamError::new(StreamCondition::Reset);
-        #[cfg(feature = "cluster")]
-        self.core.bar_elsewhere(&self.jid, &error, Some(self.core.limits.negotiation));
         // A login under way may have been one with a token.
-        let ledger = &self.core.ledger;
-        ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));
+        self.core.bar(&self.jid, &error);
         let had = self.core.retire_client(&self.jid, client).await?;
         self.end_sessions(error, move |session| {
             session.extension::<ClientKey>().is_some_and(|of| *of == client)

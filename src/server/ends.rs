@@ -138,9 +138,7 @@ impl<C: SharedConnection> Server<C> {
             return core.tell_home(account, Act::PasswordChanged(except));
         }
         let error = StreamError::new(StreamCondition::Reset);
-        #[cfg(feature = "cluster")]
-        core.bar_elsewhere(account, &error, Some(core.limits.negotiation));
-        core.ledger.bar(account, error.clone().into(), Some(core.limits.negotiation));
+        core.bar(account, &error);
         core.retire_tokens(account);
         let sweep = {
             let (core, account) = (Arc::clone(core), account.clone());
@@ -243,6 +241,11 @@ impl<C: SharedConnection> Server<C> {
         for session in core.registry.iter() {
             core.end_session(&session, Reason::Shutdown, &error);
         }
+        #[cfg(feature = "cluster")]
+        if let Some(edges) = core.edges.get() {
+            edges.dismiss_all(&error.into());
+            return core.is_empty() && edges.len() == 0;
+        }
         core.is_empty()
     }
 }
@@ -262,6 +265,17 @@ impl<C: SharedConnection> Core<C> {
         #[cfg(not(feature = "cluster"))]
         let is_fenced = false;
         is_fenced
+    }
+
+    /// Closes the streams that have authenticated as the account and have no session, at every node, and bars those
+    /// that have begun from authenticating as it.
+    pub(super) fn bar(&self, account: &BareJid, error: &StreamError) {
+        let mut number = [0; 8];
+        self.environment.random(&mut number);
+        let (time, number) = (self.limits.negotiation, u64::from_le_bytes(number));
+        #[cfg(feature = "cluster")]
+        self.bar_elsewhere(account, error, Some((time, number)));
+        self.ledger.bar(account, error.clone().into(), Some(time), number);
     }
 
     /// Ends a session with this error.
@@ -289,15 +303,12 @@ impl<C: SharedConnection> Core<C> {
         by: Option<(SessionHandle<C>, Stanza)>,
     ) -> Result<bool, StoreError> {
         let error = StreamError::new(StreamCondition::NotAuthorized);
-        #[cfg(feature = "cluster")]
-        self.bar_elsewhere(account, &error, Some(self.limits.negotiation));
-        self.ledger.bar(account, error.clone().into(), None);
+        self.bar(account, &error);
+        self.ledger.bar(account, error.clone().into(), None, 0);
         let removed = self.remove_account(account, &error, by).await;
         if removed.is_ok() {
             // What a stream that has already begun proves may be out of date.
-            #[cfg(feature = "cluster")]
-            self.bar_elsewhere(account, &error, Some(self.limits.negotiation));
-            self.ledger.bar(account, error.into(), Some(self.limits.negotiation));
+            self.bar(account, &error);
         }
         self.ledger.unbar(account);
         removed

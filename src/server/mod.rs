@@ -175,7 +175,7 @@ struct Core<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Server<C> {
-    /// The sessions.
+    /// The sessions; of several nodes those that live at this one.
     #[must_use]
     pub fn registry(&self) -> &SessionRegistry<C> {
         &self.0.registry

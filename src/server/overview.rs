@@ -175,7 +175,8 @@ pub struct StreamInfo {
 
 impl<C: SharedConnection> Server<C> {
     /// What there is on the server: how many streams and sessions are in which state, and those that `listing`
-    /// names ([HOST-9](crate::rules#host-9)).
+    /// names ([HOST-9](crate::rules#host-9)). Of several nodes: the sessions that live at this one, whatever node their
+    /// clients are connected to, and the streams without a session that are connected to it.
     ///
     /// It looks at each session once. That delays nobody: no lock is held for longer than a 64th of the sessions
     /// take to be copied, as handles. What it costs is some tens of milliseconds for 100,000 sessions, on the

@@ -6,23 +6,32 @@ use super::StoreError;
 
 /// The view in which a slot came to its owner. A later owner has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts keep it")]
 pub struct FenceToken {
+    /// The term of that view.
     pub term: u64,
+    /// Its number in the term.
     pub number: u64,
 }
 
 /// In whose name an operation is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts keep it")]
 pub struct Fence {
+    /// That of the account.
     pub slot: u16,
+    /// That of its owner.
     pub token: FenceToken,
 }
 
 /// Somebody else has the slot: the store has heard of a higher token. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("slot {slot} has another owner")]
+#[expect(clippy::exhaustive_structs, reason = "stores of hosts make it")]
 pub struct Deposed {
+    /// Which.
     pub slot: u16,
+    /// The highest token that the store knows for it.
     pub by: FenceToken,
 }
 
@@ -34,7 +43,7 @@ impl From<Deposed> for StoreError {
 
 /// The highest token of each slot that a store has heard of, and the last term that it has counted.
 #[derive(Debug, Default)]
-pub struct Fences {
+pub(crate) struct Fences {
     highest: HashMap<u16, FenceToken>,
     term: u64,
 }

@@ -1,5 +1,6 @@
 //! Stores that several nodes share: each operation is done in the name of whoever has the account's slot (NODE-3).
 
+use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
 
@@ -49,8 +50,15 @@ struct Shared {
 }
 
 impl SharedMemory {
+    /// All nodes share what this one keeps.
     pub fn new(memory: Memory) -> Self {
         Self(Arc::new(Shared { memory: Arc::new(memory), fences: Mutex::default() }))
+    }
+}
+
+impl fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedMemory").finish_non_exhaustive()
     }
 }
 

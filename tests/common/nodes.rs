@@ -14,14 +14,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use xmpp_session::cluster::{Engine, MemoryEngine, Posts};
-use xmpp_session::connection::{Close, Recorder};
+use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::server::{Cluster, Driver, FaultKind, Server, ServerBuilder, Transport, Want};
+use xmpp_session::session::SessionId;
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 
 pub const DOMAIN: &str = "example.com";
 const PASSWORD: &str = "secret";
+pub const OPEN: &str = "<stream:stream xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>";
 const TTL: Duration = Duration::from_secs(3);
 
 /// The nodes and their clients.
@@ -53,6 +56,20 @@ pub struct Client {
     node: Node,
     driver: Rc<RefCell<Option<Driver<Recorder>>>>,
     recorder: Recorder,
+}
+
+/// Authenticates as this account.
+pub fn auth(account: &BareJid) -> String {
+    let name = account.node().unwrap().as_str();
+    let plain = STANDARD.encode(format!("\0{name}\0{PASSWORD}"));
+    format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>")
+}
+
+pub fn bind(resource: &str) -> String {
+    format!(
+        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+         <resource>{resource}</resource></bind></iq>"
+    )
 }
 
 impl Nodes {
@@ -160,13 +177,7 @@ impl Nodes {
     /// A client, bound, at this node.
     pub fn client_at(&self, node: &Node, account: &BareJid, resource: &str) -> Client {
         let client = self.log_in(node, account);
-        self.say(
-            &client,
-            &format!(
-                "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
-             <resource>{resource}</resource></bind></iq>"
-            ),
-        );
+        self.say(&client, &bind(resource));
         let said = client.received();
         assert!(said.contains(&format!("<jid>{account}/{resource}</jid>")), "not bound: {said}");
         client
@@ -174,26 +185,29 @@ impl Nodes {
 
     /// A client that has authenticated at this node, and opened its stream again.
     pub fn log_in(&self, node: &Node, account: &BareJid) -> Client {
+        let client = self.connect(node);
+        self.say(&client, &auth(account));
+        self.say(&client, OPEN);
+        client
+    }
+
+    /// A client that has opened its stream.
+    pub fn connect(&self, node: &Node) -> Client {
         let recorder = Recorder::new();
         let driver = node.server.accept(recorder.clone(), Transport::new().secure(true));
         let driver = Rc::new(RefCell::new(Some(driver)));
         let client = Client { node: node.clone(), driver, recorder };
         self.clients.borrow_mut().push(client.clone());
-        let open = format!(
-            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
-             to='{DOMAIN}' version='1.0'>"
-        );
-        self.say(&client, &open);
-        let name = account.node().unwrap().as_str();
-        let plain = STANDARD.encode(format!("\0{name}\0{PASSWORD}"));
-        self.say(
-            &client,
-            &format!(
-                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"
-            ),
-        );
-        self.say(&client, &open);
+        self.say(&client, OPEN);
         client
+    }
+
+    /// Of a session of an account.
+    pub fn id(&self, account: &BareJid, resource: &str) -> SessionId {
+        let home = self.home(account).server;
+        let mut sessions = home.registry().sessions(account);
+        let session = sessions.find(|one| one.jid().resource().as_str() == resource);
+        session.expect("a session").id()
     }
 
     /// A client, bound, at its home.
@@ -213,9 +227,7 @@ impl Nodes {
     }
 
     pub fn say(&self, client: &Client, xml: &str) {
-        if let Some(driver) = &mut *client.driver.borrow_mut() {
-            driver.receive(xml.as_bytes());
-        }
+        client.give(xml);
         self.settle();
     }
 
@@ -228,15 +240,27 @@ impl Nodes {
 
     /// Lets everything that can go on do so.
     pub fn settle(&self) {
-        let cx = &mut Context::from_waker(Waker::noop());
-        for _ in 0..12 {
-            for node in self.all() {
-                node.poll(cx);
-            }
-            let clients = self.clients.borrow().clone();
-            clients.iter().for_each(Client::poll);
-        }
+        (0..12).for_each(|_| self.step());
         self.clients.borrow_mut().retain(|client| client.driver.borrow().is_some());
+    }
+
+    /// Lets each go on once.
+    fn step(&self) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        for node in self.all() {
+            node.poll(cx);
+        }
+        let clients = self.clients.borrow().clone();
+        clients.iter().for_each(Client::poll);
+    }
+
+    /// Lets one of them all go on once, in turn.
+    pub fn step_one(&self, n: usize) {
+        let (nodes, clients) = (self.all(), self.clients.borrow().clone());
+        match nodes.get(n % (nodes.len() + clients.len())) {
+            Some(node) => node.poll(&mut Context::from_waker(Waker::noop())),
+            None => clients.iter().for_each(Client::poll),
+        }
     }
 
     /// Lets `time` pass, stopping at every deadline.
@@ -327,8 +351,11 @@ impl Client {
         self.recorder.drain().concat()
     }
 
-    pub fn closed(&self) -> Option<Close> {
-        self.recorder.closed()
+    /// It says this, and nobody has done anything yet.
+    pub fn give(&self, xml: &str) {
+        if let Some(driver) = &mut *self.driver.borrow_mut() {
+            driver.receive(xml.as_bytes());
+        }
     }
 
     /// Its transport is lost.

@@ -173,7 +173,7 @@ impl World {
             lock(&world.runs).push(Box::pin(async move { node.run().await }));
             world.servers.push(server);
             if name != "a" {
-                world = World(Arc::new(world)).until_members();
+                world = Self(Arc::new(world)).until_members();
             }
         }
         Self(Arc::new(world))

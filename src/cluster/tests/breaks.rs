@@ -86,7 +86,7 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::NoMargin, 111),
     (Break::AckOnReceipt, 0),
     (Break::NewOwnerAtOnce, 16),
-    (Break::ReturnedBehind, 1),
+    (Break::ReturnedBehind, 4),
     (Break::NewerViewHeard, 54),
     (Break::NoDrain, 7),
     (Break::NoFreeze, 1),

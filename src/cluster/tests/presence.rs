@@ -27,6 +27,8 @@ fn session(account: &str) -> Arc<str> {
     format!("{account}/r").into()
 }
 
+type Given = (Arc<str>, Arc<str>);
+
 /// What a home has of this.
 #[derive(Default)]
 pub(super) struct Present {
@@ -34,7 +36,7 @@ pub(super) struct Present {
     sessions: BTreeMap<Arc<str>, Spell>,
     ledgers: Ledgers,
     /// What clients of a slot that is frozen are not given: it goes along, as all that waits for them.
-    frozen: BTreeMap<Slot, Vec<(Arc<str>, Arc<str>)>>,
+    frozen: BTreeMap<Slot, Vec<Given>>,
 }
 
 impl Present {

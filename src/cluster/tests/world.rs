@@ -407,6 +407,11 @@ impl World {
                     self.log(|| format!("{inc:?} has left"));
                     self.count("left");
                     self.engine.release(inc);
+                    // Where nobody stays there is nobody to take what it has.
+                    let has = |host: &Host| host.node.record().concerns(inc);
+                    if self.hosts.get(&inc).is_some_and(has) {
+                        self.mourn(inc);
+                    }
                     self.gone(inc);
                 }
                 Effect::Post(to, post) => {

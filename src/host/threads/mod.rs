@@ -30,7 +30,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::ahead::Ahead;
 use super::tls::Tls;
-use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TICK, TlsConfig, cut, is_of_tls, of_tls};
+use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TlsConfig, cut, is_of_tls, of_tls, tick};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::park;
@@ -64,7 +64,7 @@ fn work<C: SharedConnection>(server: &Server<C>, goes_on: impl Fn() -> bool) {
         // It never ends.
         let _pending = work.as_mut().poll(&mut Context::from_waker(&waker));
         server.handle_timeout();
-        thread::park_timeout(TICK);
+        thread::park_timeout(tick(server));
     }
 }
 

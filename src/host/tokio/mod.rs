@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 use super::ahead::Ahead;
 use super::tls::Tls;
-use super::{Farewell, Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls, of_tls};
+use super::{Farewell, Host, Live, Machine, SHUTDOWN_PAUSE, cut, is_of_tls, of_tls, tick};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
@@ -40,7 +40,7 @@ use crate::server::{Offload, Place, Server, Transport, Want};
 pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
-        let _time_is_up = timeout(TICK, server.background()).await;
+        let _time_is_up = timeout(tick(&server), server.background()).await;
         server.handle_timeout();
     }
 }

@@ -10,6 +10,7 @@ use crate::sasl::{
     Bind2, Description, Establish, Fingerprint, Holder, Mechanism, Policy, UsedToken, UserAgent,
 };
 use crate::server::PeerAddress;
+use crate::server::driver::admission::BarNumber;
 use crate::server::driver::negotiate::Proved;
 use crate::server::tokens::TokenWish;
 use crate::session::ClientId;
@@ -30,6 +31,8 @@ pub(in crate::server) struct Adoption {
     pub(in crate::server) is_guest: bool,
     pub(in crate::server) mechanism: Option<Mechanism>,
     pub(in crate::server) bind_failures: u8,
+    /// The last bar of the account that its edge knew.
+    pub(in crate::server) bar: Option<BarNumber>,
     pub(in crate::server) times: Times,
     /// What the client has said behind its authentication.
     pub(in crate::server) unread: Vec<u8>,
@@ -71,6 +74,7 @@ impl Adoption {
         out.flag(self.is_guest);
         out.option(self.mechanism, |out, mechanism| out.text(mechanism.as_str()));
         out.number(self.bind_failures);
+        out.option(self.bar, Writer::number);
         let times = &self.times;
         [times.accepted_ago, times.auth_ago, times.negotiation_left]
             .into_iter()
@@ -110,6 +114,7 @@ impl Adoption {
             is_guest: input.flag()?,
             mechanism: input.option(|input| input.text()?.parse().ok())?,
             bind_failures: input.number()?.try_into().ok()?,
+            bar: input.option(Reader::number)?,
             times: Times {
                 accepted_ago: input.time()?,
                 auth_ago: input.time()?,

@@ -356,9 +356,8 @@ fn in_messages(script: &[String]) -> Option<Vec<String>> {
             let stanza = |name: &str| text.starts_with(name) && !text.contains(" xmlns='jabber:c");
             let name =
                 ["message", "presence", "iq"].into_iter().find(|one| stanza(&format!("<{one}")));
-            Some(name.map_or(text.to_owned(), |name| {
-                text.replacen(name, &format!("{name} xmlns='jabber:client'"), 1)
-            }))
+            let named = |name| text.replacen(name, &format!("{name} xmlns='jabber:client'"), 1);
+            Some(name.map_or_else(|| text.to_owned(), named))
         }
     };
     script.iter().map(changed).collect()
@@ -383,8 +382,8 @@ fn node_12_so_is_one_whose_elements_are_messages() {
 
 #[test]
 fn node_12_limits_hold_as_for_a_socket_of_the_home() {
-    let mut limits = Limits::default();
-    limits.stream = crate::stream::Limits::default().with_element_bytes(10_000);
+    let stream = crate::stream::Limits::default().with_element_bytes(10_000);
+    let mut limits = Limits { stream, ..Limits::default() };
     limits.stanzas = Some(crate::server::Rate::new(2, Duration::from_secs(1), 4));
     limits.sessions_per_account = 1;
     let bound = [header(), plain(), header(), BIND.into(), "<presence/>".into()];
@@ -570,8 +569,7 @@ struct Reader {
 
 #[test]
 fn node_12_a_slow_reader_is_one_for_its_home() {
-    let mut limits = Limits::default();
-    limits.stuck = Duration::from_secs(60);
+    let limits = Limits { stuck: Duration::from_secs(60), ..Limits::default() };
     let world = World::new(true, limits);
     let (outbox, drain) = Outbox::new(Marks::default());
     let wire = Recorder::from_outbox(Arc::clone(&outbox));

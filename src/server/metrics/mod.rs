@@ -320,7 +320,7 @@ impl RareCounters {
 }
 
 impl<C: SharedConnection> Server<C> {
-    /// What the server has done so far. It looks at each session once, under that session's lock: a matter of
+    /// What the server has done so far; of several nodes, this one. It looks at each session once, under that session's lock: a matter of
     /// milliseconds for tens of thousands.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

@@ -89,7 +89,7 @@ impl<C: SharedConnection> Clustered<C> {
             acts.1.insert(number, sender);
             number
         };
-        let letter = Letter::Act { from: self.me, number, act };
+        let letter = Letter::Act { from: self.me, number, act: act.into() };
         self.write(account, &letter, Undelivered::Act(number));
         (number, receiver)
     }

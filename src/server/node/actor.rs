@@ -69,14 +69,16 @@ impl<C: SharedConnection> Drop for Done<C> {
 }
 
 /// What the engine, or the store, was asked, and when.
-struct Calls<K, T>(Vec<(K, Duration, Pin<Box<dyn Future<Output = T> + Send>>)>);
+struct Calls<K, T>(Vec<(K, Duration, Call<T>)>);
+
+type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<K, T> Calls<K, T> {
     const fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn begin(&mut self, key: K, now: Duration, call: Pin<Box<dyn Future<Output = T> + Send>>) {
+    fn begin(&mut self, key: K, now: Duration, call: Call<T>) {
         self.0.push((key, now, call));
     }
 
@@ -397,12 +399,12 @@ impl<C: SharedConnection> Actor<C> {
         placement.set_token(slot, token);
         match change {
             // Its effect is another one.
-            Change::Claim { token } => {
-                if token.number > 0 {
+            Change::Claim { .. } => {}
+            Change::Opened => {
+                // In the first view of all nothing can have been lost.
+                if token.is_some_and(|token| token.number > 0) {
                     clustered.inbox.figures.lock().lost += 1;
                 }
-            }
-            Change::Opened => {
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
                 for effect in self.presence.opened(slot) {
@@ -536,7 +538,7 @@ impl<C: SharedConnection> Actor<C> {
             Some(Letter::Act { from, number, act }) => BareJid::new(&account).ok().map(|account| {
                 let (core, inbox) = (Arc::clone(core), Arc::clone(&clustered.inbox));
                 let task: Task = Box::pin(async move {
-                    let said = core.perform(account, act).await;
+                    let said = core.perform(account, *act).await;
                     let bytes = Tale::Said { number, said }.encode();
                     // In front of what says that it is done.
                     inbox.put(Command::Tell { source: None, to: from, bytes });
@@ -560,13 +562,7 @@ impl<C: SharedConnection> Actor<C> {
     }
 
     /// Something for this node.
-    fn told(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        from: Incarnation,
-        bytes: &[u8],
-    ) {
+    fn told(&self, core: &Arc<Core<C>>, clustered: &Clustered<C>, from: Incarnation, bytes: &[u8]) {
         match Tale::decode(bytes) {
             Some(Tale::Said { number, said }) => clustered.acts.said(number, said),
             Some(Tale::Domains(domains)) => {

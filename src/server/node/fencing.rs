@@ -5,7 +5,7 @@ use jid::BareJid;
 use super::Command;
 use super::letter::Tale;
 use crate::connection::{Close, SharedConnection};
-use crate::server::driver::admission::Dismissal;
+use crate::server::driver::admission::{BarNumber, Dismissal};
 use crate::server::{Core, FaultKind, PeerAddress};
 use crate::stream::StreamError;
 use std::time::Duration;
@@ -55,13 +55,13 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// Ends what streams without a session have proved to be this account, at every node; with a time, none that has
-    /// begun before may do so for so long.
+    /// Ends what streams without a session have proved to be this account, at every other node; with a time, none that
+    /// has begun before may do so for so long.
     pub(in crate::server) fn bar_elsewhere(
         &self,
         account: &BareJid,
         error: &StreamError,
-        time: Option<Duration>,
+        time: Option<(Duration, BarNumber)>,
     ) {
         if let Some(node) = &self.node {
             let (account, error) = (account.clone(), error.clone());
@@ -71,10 +71,15 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What another node has [said](Self::bar_elsewhere).
-    pub(super) fn barred(&self, account: &BareJid, error: StreamError, time: Option<Duration>) {
+    pub(super) fn barred(
+        &self,
+        account: &BareJid,
+        error: StreamError,
+        time: Option<(Duration, BarNumber)>,
+    ) {
         let dismissal = Dismissal::from(error);
         match time {
-            Some(time) => self.ledger.bar(account, dismissal, Some(time)),
+            Some((time, number)) => self.ledger.bar(account, dismissal, Some(time), number),
             None => self.ledger.dismiss(account, &dismissal),
         }
     }

@@ -8,6 +8,7 @@ use jid::BareJid;
 use super::act::{Act, Said};
 use crate::cluster::Incarnation;
 use crate::packed::{Reader, Writer};
+use crate::server::driver::admission::BarNumber;
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::stream::StreamError;
 
@@ -37,7 +38,7 @@ pub(super) enum Letter {
     /// The host's, in the name of the account.
     OfHost(Stanza),
     /// The host of this node wants something of the account, and waits for what is said by this number.
-    Act { from: Incarnation, number: u64, act: Act },
+    Act { from: Incarnation, number: u64, act: Box<Act> },
     /// What a session broadcasts, without a `to`: for whoever is available.
     Broadcast(Stanza),
     /// The end of directed presence, or what stands for it, by its `to`.
@@ -64,7 +65,7 @@ pub(super) enum Tale {
     Answer(Stanza),
     /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
     /// begun before may authenticate as it for so long.
-    Barred { account: BareJid, error: StreamError, time: Option<Duration> },
+    Barred { account: BareJid, error: StreamError, time: Option<(Duration, BarNumber)> },
 }
 
 fn stanza(out: &mut Writer, stanza: &Stanza) {
@@ -127,7 +128,7 @@ impl Letter {
                 OF_HOST => Self::OfHost(read_stanza(input)?),
                 ACT => {
                     let (from, number) = (Incarnation(input.number()?), input.number()?);
-                    Self::Act { from, number, act: Act::read(input)? }
+                    Self::Act { from, number, act: Act::read(input)?.into() }
                 }
                 BROADCAST => Self::Broadcast(read_stanza(input)?),
                 DIRECTED => Self::Directed(read_stanza(input)?),
@@ -167,7 +168,10 @@ impl Tale {
                 out.byte(BARRED);
                 out.text(account.as_str());
                 error.pack(out);
-                out.option(*time, Writer::time);
+                out.option(*time, |out, (time, number)| {
+                    out.time(time);
+                    out.number(number);
+                });
             }
         })
     }
@@ -184,7 +188,7 @@ impl Tale {
             BARRED => Some(Self::Barred {
                 account: BareJid::new(input.text()?).ok()?,
                 error: StreamError::unpack(input)?,
-                time: input.option(Reader::time)?,
+                time: input.option(|input| Some((input.time()?, input.number()?)))?,
             }),
             _ => None,
         })

@@ -170,13 +170,14 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     fn with(mut settings: Settings<C>) -> Self {
         #[cfg(feature = "cluster")]
-        let of_node = settings.first_session;
+        let (first, is_of_node) =
+            (settings.first_session.unwrap_or(1), settings.first_session.is_some());
         #[cfg(not(feature = "cluster"))]
-        let of_node = None;
+        let (first, is_of_node) = (1, false);
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
-            next: Padded::new(AtomicU64::new(of_node.unwrap_or(1))),
+            next: Padded::new(AtomicU64::new(first)),
             sessions: Padded::default(),
             absent: Padded::default(),
             retained_bytes: Arc::new(Tally::new(settings.retention.all_bytes)),
@@ -185,7 +186,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             remembered: Padded::default(),
             backlogs: Backlogs::new(),
             events: Events::new(settings.listener.take(), settings.on_end.take()),
-            seen: Padded::new(Mutex::new(Seen::new(of_node.is_some()))),
+            seen: Padded::new(Mutex::new(Seen::new(is_of_node))),
             settings,
         });
         Self(Arc::new(Guard(inner)))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Dismissal, PlaceStanding, Source};
+use super::{BarNumber, Dismissal, PlaceStanding, Source};
 use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
 use crate::server::overview::{Stage, StreamInfo};
@@ -45,6 +45,8 @@ struct Bar {
     below: u64,
     until: Duration,
     dismissal: Dismissal,
+    /// By which nodes know it.
+    number: BarNumber,
 }
 
 impl Bar {
@@ -78,6 +80,9 @@ pub(super) struct Record {
     peer: PeerAddress,
     since: Duration,
     account: Option<u64>,
+    /// Its account's home says what becomes of it.
+    #[cfg(feature = "cluster")]
+    is_away: bool,
     phase: Phase,
     signal: Arc<Signal>,
 }
@@ -109,6 +114,15 @@ pub(in super::super) struct News {
     pub(in super::super) dismissal: Option<Dismissal>,
     /// The stream is about to become a session, and is closed as one.
     pub(in super::super) binds: bool,
+}
+
+impl Record {
+    fn is_away(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.is_away;
+        #[cfg(not(feature = "cluster"))]
+        return false;
+    }
 }
 
 impl Signal {
@@ -262,7 +276,16 @@ impl Books {
         }
         let of_transport = Arc::clone(&signal);
         let (account, phase) = (None, Phase::Gone);
-        let record = Record { source, peer, since: now, account, phase, signal: of_transport };
+        let record = Record {
+            source,
+            peer,
+            since: now,
+            account,
+            #[cfg(feature = "cluster")]
+            is_away: false,
+            phase,
+            signal: of_transport,
+        };
         self.transports.insert(id, record);
         self.unauthenticated += 1;
         self.change_phase(id, Phase::Silent);
@@ -394,7 +417,8 @@ impl Books {
     }
 
     pub(super) fn dismiss(&mut self, account: u64, dismissal: &Dismissal) {
-        for record in self.transports.values().filter(|record| record.account == Some(account)) {
+        let is_meant = |record: &&Record| record.account == Some(account) && !record.is_away();
+        for record in self.transports.values().filter(is_meant) {
             record.signal.dismiss(dismissal, &mut self.wakers);
         }
     }
@@ -404,16 +428,17 @@ impl Books {
         account: u64,
         dismissal: Dismissal,
         time: Option<Duration>,
+        number: BarNumber,
         now: Duration,
     ) {
         self.barred.retain(|_, bar| !bar.is_over(now));
         self.dismiss(account, &dismissal);
         let (below, dismissed) = (self.next, dismissal.clone());
-        let none = || Bar { removals: 0, below: 0, until: now, dismissal: dismissed };
+        let none = || Bar { removals: 0, below: 0, until: now, dismissal: dismissed, number };
         let bar = self.barred.entry(account).or_insert_with(none);
         match time {
             Some(time) => {
-                bar.below = below;
+                (bar.below, bar.number) = (below, number);
                 bar.until = bar.until.max(now.saturating_add(time));
             }
             None => bar.removals += 1,
@@ -452,9 +477,39 @@ impl Books {
         }
     }
 
+    /// Its stream goes on where its account lives, and is dismissed there. Which bar of the account it has been held
+    /// against; one that is dismissed already, against none.
+    #[cfg(feature = "cluster")]
+    pub(super) fn goes_away(&mut self, id: u64, account: u64, now: Duration) -> Option<BarNumber> {
+        let record = self.transports.get_mut(&id)?;
+        record.is_away = true;
+        let is_dismissed = record.signal.get().dismissal.is_some();
+        let bar = self.barred.get(&account).filter(|bar| now < bar.until && !is_dismissed);
+        bar.map(|bar| bar.number)
+    }
+
+    /// A stream has come from where it authenticated, and was held against this bar there. A later one holds it here:
+    /// what it has proved may be out of date.
+    #[cfg(feature = "cluster")]
+    pub(super) fn adopted(
+        &mut self,
+        id: u64,
+        account: u64,
+        held_against: Option<BarNumber>,
+        now: Duration,
+    ) {
+        let Some(record) = self.transports.get(&id) else { return };
+        let bar = self.barred.get(&account).filter(|bar| now < bar.until);
+        if let Some(bar) = bar.filter(|bar| held_against != Some(bar.number)) {
+            record.signal.dismiss(&bar.dismissal, &mut self.wakers);
+        }
+    }
+
     /// Its client could not have what it asked for with its authentication.
     pub(super) fn unauthenticated(&mut self, id: u64) {
         let Some(record) = self.transports.get_mut(&id) else { return };
+        #[cfg(feature = "cluster")]
+        (record.is_away = false);
         if record.phase.is_over() {
             return;
         }

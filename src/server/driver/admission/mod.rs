@@ -21,6 +21,9 @@ use crate::sync::common::Mutex;
 use books::Books;
 pub(super) use books::{News, Signal};
 
+/// A bar, as all nodes know it; random.
+pub(in crate::server) type BarNumber = u64;
+
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::server) struct Source(u64);
@@ -114,9 +117,10 @@ impl Ledger {
         account: &BareJid,
         dismissal: Dismissal,
         time: Option<Duration>,
+        number: BarNumber,
     ) {
         let account = self.account(account);
-        self.change(|books, now| books.bar(account, dismissal, time, now));
+        self.change(|books, now| books.bar(account, dismissal, time, number, now));
     }
 
     /// Whether nobody may authenticate as `account`: it is being removed.
@@ -244,6 +248,20 @@ impl Place {
 
     pub(super) fn authenticated(&self, account: u64) {
         self.change(|books, id, now| books.authenticated(id, account, now));
+    }
+
+    /// The stream goes on where its account lives. Which bar of the account it has been held against.
+    #[cfg(feature = "cluster")]
+    pub(super) fn goes_away(&self, account: &BareJid) -> Option<BarNumber> {
+        let ledger = &self.0.ledger;
+        ledger.change(|books, now| books.goes_away(self.0.id, ledger.account(account), now))
+    }
+
+    /// The stream has come from where it authenticated.
+    #[cfg(feature = "cluster")]
+    pub(super) fn adopted(&self, account: &BareJid, held_against: Option<BarNumber>) {
+        let account = self.0.ledger.account(account);
+        self.change(|books, id, now| books.adopted(id, account, held_against, now));
     }
 
     /// It is not, after all.

@@ -49,6 +49,7 @@ impl<C: SharedConnection> Driver<C> {
             login_left: self.expires().map(|at| at.saturating_sub(now)),
         };
         let is_asked = proved.is_some();
+        let bar = self.place.as_ref().and_then(|place| place.goes_away(&account));
         let goes_on = proved.map(|proved| GoesOn {
             opened: self.parser.opened(),
             lang: self.lang.clone(),
@@ -62,6 +63,7 @@ impl<C: SharedConnection> Driver<C> {
             is_guest: self.is_guest(&account),
             mechanism: negotiating.mechanism,
             bind_failures: negotiating.bind_failures,
+            bar,
             times,
             unread: self.parser.take_unread(),
             goes_on,

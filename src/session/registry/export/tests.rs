@@ -349,7 +349,7 @@ impl World {
     }
 
     /// All that happened, and what can be told of what is.
-    fn told(&mut self) -> Vec<String> {
+    fn told(&self) -> Vec<String> {
         for (at, client) in self.clients.iter().enumerate() {
             let mut log = self.log.lock();
             log.extend(client.wire.take().into_iter().map(|frame| format!("{at}: {frame}")));
