@@ -19,6 +19,8 @@ use super::table::AccountKey;
 use crate::address::{bare_of, parts};
 use crate::connection::SharedConnection;
 #[cfg(feature = "cluster")]
+use crate::session::SessionHandle;
+#[cfg(feature = "cluster")]
 use crate::session::account::Account;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
@@ -248,10 +250,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
         told
     }
 
-    /// One session is answered what it has asked.
+    /// One session is answered what it has asked. What it is told because it has become available comes too late where it
+    /// is not any more: nobody would tell it of an end.
     pub(crate) fn answered(&self, account: &str, resource: &str, stanza: &Stanza) -> bool {
         let inner = self.inner();
-        let session = inner.find(self.key(account), resource);
+        let waits = |of: &SessionHandle<C>| stanza.to().is_some() || of.is_available();
+        let session = inner.find(self.key(account), resource).filter(waits);
         session.is_some_and(|session| inner.give(&session, &of_afar(stanza)))
     }
 

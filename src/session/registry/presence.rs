@@ -216,8 +216,7 @@ impl<C: SharedConnection> Inner<C> {
             return;
         }
         // An account with sessions is local, unless it moves.
-        if (self.is_on_its_way(contact.bare)
-            || !self.notify_account(contact, hiding, notification))
+        if (self.is_on_its_way(contact.bare) || !self.notify_account(contact, hiding, notification))
             && !self.is_local(contact.bare)
             && !self.is_away(contact.bare, away)
         {
