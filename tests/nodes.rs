@@ -890,3 +890,50 @@ fn node_19_a_node_that_is_not_yet_a_member_leaves() {
     assert_eq!(world.node(0).server.node().unwrap().metrics().members, 1);
     assert_eq!(world.node(0).server.node().unwrap().slots(), 1024);
 }
+
+/// Whoever was told of a session while both were at one node is told of its end, wherever they are by then.
+#[test]
+fn node_17_who_was_told_at_one_node_is_told_of_the_end_from_another() {
+    let world = Nodes::moving(3, |_, builder| builder);
+    // Both with those that stay, and with those that go along, by broadcast and by directed presence.
+    let (juliet, nurse) = (world.account_at(0, "juliet"), world.account_at(0, "nurse"));
+    let (romeo, tybalt) = (world.account_at(0, "romeo"), world.account_at(0, "tybalt"));
+    for friend in [&nurse, &romeo] {
+        world.run(world.node(2).server.account(&juliet).befriend(friend)).unwrap();
+    }
+    let at = world.node(1);
+    let clients = [&juliet, &nurse, &romeo, &tybalt].map(|jid| world.client_at(&at, jid, "x"));
+    clients.iter().for_each(|client| world.say(client, "<presence/>"));
+    world.say(&clients[3], &format!("<presence to='{juliet}/x'/>"));
+    clients.iter().for_each(|client| drop(client.received()));
+    leave(&world, &[(0, Shutdown::new)], |_| {});
+    let homes = [&juliet, &nurse, &romeo, &tybalt].map(|jid| world.home(jid).is_home_of(&juliet));
+    assert!(homes.contains(&false), "nobody is apart");
+    let gone = |jid: &BareJid, to: &str| {
+        format!("<presence from='{jid}/x' to='{to}' type='unavailable'/>")
+    };
+    for ends in [1, 3] {
+        world.say(&clients[ends], "</stream:stream>");
+    }
+    let told = clients[0].received();
+    assert_eq!(told.matches("unavailable").count(), 2, "{told}");
+    assert!(told.contains(&gone(&nurse, &juliet.to_string())), "{told}");
+    assert!(told.contains(&gone(&tybalt, &format!("{juliet}/x"))), "{told}");
+    world.say(&clients[0], "<presence type='unavailable'/>");
+    assert_eq!(clients[2].received(), gone(&juliet, &romeo.to_string()));
+}
+
+/// Who is not available any more is told of nobody, since nobody would tell of the end; unless the client asks.
+#[test]
+fn node_17_answers_come_for_who_is_available_still() {
+    let world = Nodes::new(3);
+    let (juliet, romeo) = friends(&world);
+    let (balcony, orchard) = (world.client(&juliet, "balcony"), world.client(&romeo, "orchard"));
+    world.say(&balcony, "<presence/>");
+    let seen = format!("<presence from='{juliet}/balcony'");
+    let told = world.ask(&orchard, "<presence/><presence type='unavailable'/>");
+    assert!(!told.contains(&seen), "{told}");
+    let told = world.ask(&orchard, &format!("<presence type='probe' to='{juliet}'/>"));
+    assert!(told.contains(&seen), "{told}");
+    assert!(world.ask(&orchard, "<presence/>").contains(&seen));
+}

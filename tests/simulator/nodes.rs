@@ -713,6 +713,11 @@ impl World {
             self.start(0);
         }
         self.pass(seconds(40));
+        // All of them may have been about to leave.
+        if self.alive().is_empty() {
+            self.start(0);
+            self.pass(seconds(20));
+        }
         for _ in 0..5 {
             self.rest();
             self.come_back();

@@ -416,6 +416,8 @@ impl<C: SharedConnection> Actor<C> {
                 self.arrived(core, clustered, slot, &export.content);
             }
             Change::Frozen => {
+                // Before what others tell it goes another way.
+                self.presence.part(core, slot, true);
                 placement.set_served(slot, false);
                 self.frozen.insert(slot, core.environment.now());
                 core.freeze(&of(slot));
@@ -439,6 +441,7 @@ impl<C: SharedConnection> Actor<C> {
                     clustered.inbox.figures.lock().moved += 1;
                 }
                 placement.set_served(slot, false);
+                self.presence.part(core, slot, false);
                 self.presence.give_up(slot);
                 self.exports.remove(&slot);
                 self.frozen.remove(&slot);

@@ -154,6 +154,14 @@ impl Presences {
         input.rest()
     }
 
+    /// A slot is about to move: what its accounts (`ours`), or the others here, have been told of each other is to be known
+    /// where they will be apart (NODE-17).
+    pub(super) fn part<C: SharedConnection>(&mut self, core: &Core<C>, slot: Slot, ours: bool) {
+        for told in core.registry.told_here(&|account| Slot::of(account) == slot, ours) {
+            self.ledgers.note(&told.account.into(), told.resource.as_deref(), &told.from.into());
+        }
+    }
+
     pub(super) fn give_up(&mut self, slot: Slot) {
         let is_meant = |account: &str| Slot::of(account) == slot;
         self.ledgers.drop_those(is_meant);

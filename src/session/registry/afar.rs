@@ -7,14 +7,28 @@ use std::sync::Arc;
 
 #[cfg(feature = "cluster")]
 use super::SessionRegistry;
+#[cfg(feature = "cluster")]
+use super::export::Which;
 use super::inner::Inner;
 use super::presence::Notification;
+#[cfg(feature = "cluster")]
+use super::rows::Row;
+#[cfg(feature = "cluster")]
+use super::table::AccountKey;
+#[cfg(feature = "cluster")]
+use crate::address::{bare_of, parts};
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::session::SessionHandle;
+#[cfg(feature = "cluster")]
+use crate::session::account::Account;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
 use crate::session::outbound::Item;
 use crate::session::outbound::Validity;
 use crate::stanza::Stanza;
+#[cfg(feature = "cluster")]
+use crate::sync::atomic::Ordering;
 
 /// Presence for accounts of ours that live elsewhere.
 #[cfg(feature = "cluster")]
@@ -50,6 +64,12 @@ impl<C: SharedConnection> Inner<C> {
             away.0.push(bare.into());
         }
         is_afar
+    }
+
+    /// Whether an account of ours is to hear by way of its home, though its sessions may still be here: these are on their
+    /// way, and what they have may have been written already (NODE-9).
+    pub(super) fn is_on_its_way(&self, bare: &str) -> bool {
+        self.settings.lives_here.as_ref().is_some_and(|here| !here(bare))
     }
 
     fn afar(&self, what: Afar<'_>) {
@@ -95,6 +115,10 @@ impl<C: SharedConnection> Inner<C> {
 #[cfg(not(feature = "cluster"))]
 #[expect(clippy::unused_self, reason = "there are no other nodes")]
 impl<C: SharedConnection> Inner<C> {
+    pub(super) fn is_on_its_way(&self, _: &str) -> bool {
+        false
+    }
+
     pub(super) fn is_afar(&self, _: &str) -> bool {
         false
     }
@@ -112,6 +136,84 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn probe_afar(&self, _: &Shared<C>, _: Away) {}
 
     pub(super) fn gone(&self, _: &Shared<C>) {}
+}
+
+/// Somebody here has been told that a session is available.
+#[cfg(feature = "cluster")]
+pub(crate) struct Told {
+    /// Bare JID.
+    pub(crate) account: Box<str>,
+    /// The resource, where only that was told.
+    pub(crate) resource: Option<Box<str>>,
+    /// Full JID.
+    pub(crate) from: Box<str>,
+}
+
+#[cfg(feature = "cluster")]
+impl<C: SharedConnection> Inner<C> {
+    /// The sessions of an account that have been available, those that are about to end as well: what tells their end may
+    /// be on its way.
+    fn known_of(&self, account: AccountKey<'_>) -> Vec<Arc<Shared<C>>> {
+        let known = |row: &Row<C>| {
+            let sessions = row.slots.as_slice().iter().map(|slot| &slot.session);
+            sessions.filter(|one| one.number.load(Ordering::SeqCst) > 0).cloned().collect()
+        };
+        self.table.with(account, known).unwrap_or_default()
+    }
+
+    fn is_there(&self, account: AccountKey<'_>) -> bool {
+        !self.sessions_that(account, Shared::is_available).is_empty()
+    }
+
+    /// By the rosters of these accounts.
+    fn told_by_broadcast(&self, which: Which<'_>, ours: bool, told: &mut Vec<Told>) {
+        let mut accounts: Vec<Arc<Account>> = Vec::new();
+        self.each(which, |session, _| {
+            if accounts.last().is_none_or(|last| !Arc::ptr_eq(last, &session.account)) {
+                accounts.push(Arc::clone(&session.account));
+            }
+        });
+        for account in &accounts {
+            let (own, roster) = (self.table.key(account.bare.as_str()), account.roster());
+            for contact in roster.iter().filter(|item| !which(item.jid())) {
+                let subscription = contact.subscription();
+                let contact = AccountKey::from(contact);
+                let (watcher, of, sees) = match ours {
+                    true => (own, contact, subscription.has_to()),
+                    false => (contact, own, subscription.has_from()),
+                };
+                if sees && self.is_there(watcher) {
+                    told.extend(self.known_of(of).iter().map(|session| Told {
+                        account: watcher.bare.into(),
+                        resource: None,
+                        from: session.jid.as_str().into(),
+                    }));
+                }
+            }
+        }
+    }
+
+    fn told_directly(&self, which: Which<'_>, ours: bool, told: &mut Vec<Told>) {
+        let mut directed: Vec<(Box<str>, Arc<Shared<C>>)> = Vec::new();
+        self.each(&|bare| which(bare) != ours, |session, _| {
+            let presence = session.presence.lock();
+            let targets = presence.rare().into_iter().flat_map(|rare| rare.directed.iter());
+            let meant = targets.filter(|target| which(bare_of(target)) == ours);
+            directed.extend(meant.map(|target| (target.into(), Arc::clone(session))));
+        });
+        for (target, session) in directed {
+            let (bare, resource) = parts(&target);
+            let watcher = self.table.key(bare);
+            let is_there = match resource {
+                None => self.is_there(watcher),
+                Some(resource) => self.find(watcher, resource).is_some(),
+            };
+            if is_there {
+                let (account, from) = (bare.into(), session.jid.as_str().into());
+                told.push(Told { account, resource: resource.map(Box::from), from });
+            }
+        }
+    }
 }
 
 #[cfg(feature = "cluster")]
@@ -136,13 +238,24 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// Whether somebody of the account (a bare JID as normalised text) is available.
     pub(crate) fn is_there(&self, account: &str) -> bool {
-        !self.inner().sessions_that(self.key(account), Shared::is_available).is_empty()
+        self.inner().is_there(self.key(account))
     }
 
-    /// One session is answered what it has asked.
+    /// What these accounts and the others here have been told of each other, which no ledger says as long as both are
+    /// here: whom it was told, is one of these (`ours`), or of the others.
+    pub(crate) fn told_here(&self, which: Which<'_>, ours: bool) -> Vec<Told> {
+        let mut told = Vec::new();
+        self.inner().told_by_broadcast(which, ours, &mut told);
+        self.inner().told_directly(which, ours, &mut told);
+        told
+    }
+
+    /// One session is answered what it has asked. What it is told because it has become available comes too late where it
+    /// is not any more: nobody would tell it of an end.
     pub(crate) fn answered(&self, account: &str, resource: &str, stanza: &Stanza) -> bool {
         let inner = self.inner();
-        let session = inner.find(self.key(account), resource);
+        let waits = |of: &SessionHandle<C>| stanza.to().is_some() || of.is_available();
+        let session = inner.find(self.key(account), resource).filter(waits);
         session.is_some_and(|session| inner.give(&session, &of_afar(stanza)))
     }
 

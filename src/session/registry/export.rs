@@ -286,7 +286,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Each session of these accounts, with its state.
-    fn each(&self, which: Which<'_>, mut act: impl FnMut(&Arc<Shared<C>>, SlotState)) {
+    pub(super) fn each(&self, which: Which<'_>, mut act: impl FnMut(&Arc<Shared<C>>, SlotState)) {
         let mut all = Vec::new();
         for shard in self.table.shards() {
             let shard = shard.read();

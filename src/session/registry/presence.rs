@@ -215,8 +215,8 @@ impl<C: SharedConnection> Inner<C> {
         if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
             return;
         }
-        // An account with sessions is local.
-        if !self.notify_account(contact, hiding, notification)
+        // An account with sessions is local, unless it moves.
+        if (self.is_on_its_way(contact.bare) || !self.notify_account(contact, hiding, notification))
             && !self.is_local(contact.bare)
             && !self.is_away(contact.bare, away)
         {
