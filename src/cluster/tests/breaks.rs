@@ -100,7 +100,7 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::StaleCensus, 1),
     (Break::EndToAll, 0),
     (Break::NoLedger, 12),
-    (Break::LedgerStays, 1),
+    (Break::LedgerStays, 33),
 ];
 
 /// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.
