@@ -58,7 +58,7 @@ fn granted(answer: &[String]) -> String {
 }
 
 fn sessions(world: &World) -> usize {
-    world.server().registry().counts().sessions
+    world.counts().sessions
 }
 
 #[test]

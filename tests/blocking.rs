@@ -81,7 +81,7 @@ fn block_1_the_list_survives_the_last_session() {
     let romeo = world.client("romeo", "orchard");
     change(&romeo, "block", &["Tybalt@example.com"]);
     romeo.lose();
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
     let romeo = world.client("romeo", "orchard");
     assert!(list(&romeo).contains("<item jid='tybalt@example.com'/>"));
 }
@@ -536,7 +536,7 @@ fn bind_7_without_its_block_list_no_session_is_bound() {
     let bind = "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     let answer = romeo.answer(bind);
     assert!(answer.contains("<internal-server-error "), "{answer}");
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
     let tybalt = "<message from='a@remote.example' to='romeo@example.com' type='chat'><body>a</body></message>";
     world.server().send(canonicalise(tybalt.as_bytes()).unwrap());
     world.settle();
@@ -710,7 +710,7 @@ fn block_11_what_a_successor_inherits_ends_in_silence() {
         }
         phone.lose();
         let (phone, desk) = (world.client("romeo", "phone"), world.client("romeo", "desk"));
-        let kept = || world.server().registry().counts().retained_bytes;
+        let kept = || world.counts().retained_bytes;
         let both = kept();
         change(&desk, "block", &["tybalt@example.com"]);
         assert!(0 < kept() && kept() < both, "{} of {both}", kept());

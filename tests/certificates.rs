@@ -266,7 +266,7 @@ fn external_3_a_session_ends_with_the_certificate_and_no_token_outlives_it() {
     assert!(client.received().is_empty());
     world.advance(Duration::from_secs(101));
     assert!(client.received().concat().contains("<reset "));
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 /// Knows one certificate.

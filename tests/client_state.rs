@@ -238,7 +238,7 @@ fn csi_4_at_the_end_of_the_stream_it_is_written() {
     let juliet = world.online("juliet", "balcony");
     let romeo = inactive(&world);
     show(&juliet, "away");
-    world.server().kick(&romeo.session());
+    world.kick(&romeo.session());
     world.settle();
     let seen = romeo.received();
     assert_eq!(seen[0], presence("juliet@example.com/balcony", "away"));

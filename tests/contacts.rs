@@ -532,7 +532,7 @@ mod races {
         listener.recorder().on_send(move |text| {
             if text.contains("type='unsubscribe'") {
                 let reason = xmpp_session::session::Reason::Kicked;
-                inner.server().registry().destroy_session(&session, reason);
+                inner.home(&session).registry().destroy_session(&session, reason);
             }
         });
         juliet.send(&format!("<presence type='unsubscribe' to='{ME}'/>"));
@@ -551,7 +551,7 @@ mod races {
         remote.on_route(move |stanza| {
             if stanza.contains("<show>") {
                 let reason = xmpp_session::session::Reason::Kicked;
-                inner.server().registry().destroy_session(&session, reason);
+                inner.home(&session).registry().destroy_session(&session, reason);
             }
         });
         romeo.send("<presence><show>away</show></presence>");

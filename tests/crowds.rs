@@ -101,7 +101,7 @@ fn limit_8_thirty_two_resources_in_a_storm() {
         assert!(left.iter().all(|client| client.received().len() == 1));
     }
     assert_eq!(remote.routed().len(), 32 * 10);
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn what_everybody_left_behind_is_nothing() {
             client.send(&format!("<presence to='x{n}@remote.example'/>"));
         }
         clients.iter().for_each(Client::lose);
-        assert!(world.server().registry().is_empty(), "{round}");
+        assert!(world.sessions() == 0, "{round}");
         assert_eq!(world.server().next_timeout(), None);
     }
     assert_eq!(remote.routed().len(), 3 * 20 * 2);

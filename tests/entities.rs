@@ -332,7 +332,7 @@ fn host_5_who_has_a_session_exists_whatever_the_store_says() {
     done(&world, account.set_contact(&item("a@example.net", "A", &[]))).unwrap();
     assert_eq!(done(&world, account.roster()).unwrap().len(), 2);
     let robot = done(&world, world.server().bot(&full("juliet@example.com/robot"))).unwrap();
-    assert_eq!(world.server().registry().len(), 3);
+    assert_eq!(world.sessions(), 3);
     drop((robot, juliet));
 }
 
@@ -1106,7 +1106,7 @@ fn bot_1_a_bot_that_cannot_be_bound_says_why() {
     drop(dropped);
     slow.set(Mode::Answer);
     world.settle();
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 #[test]
@@ -1123,7 +1123,7 @@ fn bot_1_the_resource_of_a_client_is_taken_over() {
     assert_eq!(polly.condition(), Some(StreamCondition::Conflict));
     let over = now(polly.send(&stanza("<presence/>")));
     assert!(matches!(over, Err(BotError::Ended(Some(StreamCondition::Conflict)))), "{over:?}");
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
 }
 
 #[test]
@@ -1170,7 +1170,7 @@ fn bot_2_every_end_reaches_a_bot() {
         drop(bot);
     }
     drop(romeo);
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 #[derive(Default)]
@@ -1393,7 +1393,7 @@ fn bot_5_a_sender_that_waits_is_woken() {
     world.settle();
     let stored = now(world.stores().offline.as_ref().unwrap().count(&bare("juliet@example.com")));
     assert_eq!(stored.unwrap(), 3, "the second and the third to be sent, and no other");
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 #[test]
@@ -1523,7 +1523,7 @@ fn bot_2_senders_that_wait_learn_that_the_bot_is_gone() {
     let mut send = Box::pin(sender.send(&text));
     assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop(polly);
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
     assert!(rung.0.load(Ordering::SeqCst) > 0);
     assert!(matches!(pending(send.as_mut()), Some(Err(BotError::Ended(_)))));
     slow.set(Mode::Answer);
@@ -1548,7 +1548,7 @@ fn host_8_a_bot_that_is_about_to_bind_is_kicked_too() {
     assert_eq!(done(&world, kick), 0);
     let (refused, kicked) = (done(&world, bot).map(drop), Some(StreamCondition::PolicyViolation));
     assert!(matches!(refused, Err(BotError::Ended(why)) if why == kicked), "{refused:?}");
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
 }
 
 /// Drops the bot of somebody from inside of what an extension sees of its stanzas.
@@ -1577,7 +1577,7 @@ fn bot_2_a_bot_dropped_from_inside_of_its_own_stanza_ends_behind_it() {
     let last = stanza("<message to='juliet@example.com' type='chat' id='last'/>");
     assert!(now(sender.send(&last)).is_ok());
     assert_eq!(juliet.received().len(), 1);
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     assert!(now(sender.send(&last)).is_err());
 }
 
@@ -1613,10 +1613,10 @@ fn bot_1_a_bot_takes_no_place_of_those_who_may_be_anybody() {
     stranger.open();
     assert!(stranger.received().concat().contains("<stream:features>"));
     let bots: Vec<_> = (0..10).map(|n| bot(&world, "polly", &n.to_string())).collect();
-    assert_eq!(world.server().registry().len(), bots.len());
+    assert_eq!(world.sessions(), bots.len());
     assert!(stranger.is_connected() && stranger.received().is_empty());
     drop(bots);
-    assert!(world.server().registry().is_empty());
+    assert!(world.sessions() == 0);
     // One that is being removed has no more bots, before it is gone.
     let slow = Slow::new();
     let world = World::with_stores(slow.stores(), |builder, _| builder);

@@ -121,7 +121,7 @@ fn a_session_that_an_extension_binds_is_like_any_other() {
     romeo.send("<message to='juliet@example.com/balcony'/>");
     assert!(juliet.received()[0].contains(&romeo.jid()));
     romeo.send("</stream:stream>");
-    assert!(!romeo.is_connected() && world.server().registry().len() == 1);
+    assert!(!romeo.is_connected() && world.sessions() == 1);
 }
 
 #[test]

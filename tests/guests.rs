@@ -164,7 +164,7 @@ fn guest_3_the_account_ends_with_its_transport() {
     world.settle();
     assert!(!exists(world, &own));
     let (client, own) = guest(world, 1);
-    world.server().kick(&client.session());
+    world.kick(&client.session());
     world.advance(Duration::from_secs(10));
     assert!(!exists(world, &own));
 }

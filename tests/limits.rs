@@ -448,7 +448,7 @@ fn limit_13_what_a_connection_does_not_take_waits_for_it() {
     assert!(client.is_connected());
     world.advance(SECOND);
     assert_eq!(client.recorder().closed(), Some(Close::Abort));
-    assert_eq!(world.server().registry().counts().sessions, 1);
+    assert_eq!(world.counts().sessions, 1);
     assert_eq!(world.client("romeo", "y").ask("<presence/>").len(), 3);
     // Before bind nothing waits.
     let client = world.connect();
@@ -832,7 +832,7 @@ fn limit_25_a_hundred_logins_at_once_all_succeed() {
     clients[150..].iter().rev().for_each(|(node, client)| log_in(client, node));
     world.advance(3 * SECOND);
     clients.iter().for_each(|(node, client)| assert!(client.is_connected(), "{node}"));
-    assert_eq!(world.server().registry().len(), 200);
+    assert_eq!(world.sessions(), 200);
 }
 
 #[test]

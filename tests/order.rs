@@ -246,7 +246,7 @@ fn stz_8_what_an_ended_session_leaves_comes_before_what_follows() {
     let ends: [(&str, End); 6] = [
         ("close", |_, romeo| romeo.send("</stream:stream>")),
         ("stream error", |_, romeo| romeo.send("<bad/>")),
-        ("kick", |world, romeo| assert!(world.server().kick(&romeo.session()))),
+        ("kick", |world, romeo| assert!(world.kick(&romeo.session()))),
         ("overflow", |world, romeo| {
             romeo.lose();
             say_from_elsewhere(world, 0..30);
@@ -296,7 +296,7 @@ fn stz_8_what_several_sessions_leave_keeps_its_order() {
         ("shutdown", |world, _| shut_down(world)),
         ("kicks", |world, devices| {
             for device in devices {
-                assert!(world.server().kick(&device.session()));
+                assert!(world.kick(&device.session()));
             }
         }),
         ("one after the other", |world, devices| {
@@ -379,7 +379,7 @@ fn stz_8_what_several_sessions_leave_comes_to_others_in_its_order() {
     faulty.decide(|_, _| Fault::SlowAnswer);
     cellar.send("<presence/>");
     for device in &devices[..2] {
-        assert!(world.server().kick(&device.session()));
+        assert!(world.kick(&device.session()));
     }
     for _ in 0..40 {
         faulty.release();
@@ -512,7 +512,7 @@ fn destroy_8_a_carbon_does_not_pass_what_is_inherited() {
     assert_eq!(seen.of("juliet"), [3, 4, 5]);
     phone.send("</stream:stream>");
     desk.send("</stream:stream>");
-    assert_eq!(world.server().registry().counts().retained_bytes, 0);
+    assert_eq!(world.counts().retained_bytes, 0);
 }
 
 /// It goes where it would have gone, where the successor ends without having been available.
@@ -533,7 +533,7 @@ fn destroy_8_what_a_successor_did_not_get_is_left_in_order() {
     let phone = world.online_reading("romeo", &mut |one| seen.note(one));
     seen.read(&phone);
     assert_eq!(seen.of("juliet"), numbers(5));
-    assert_eq!(world.server().registry().counts().retained_bytes, 0);
+    assert_eq!(world.counts().retained_bytes, 0);
 }
 
 /// A session that had sent presence to its own full JID: its successor is not told of its end.

@@ -89,7 +89,7 @@ fn host_9_streams_and_sessions_are_counted_by_state() {
     assert_eq!(times.collect::<Vec<_>>(), expected);
     // Its end is that of a stream for a while.
     available.driver(|driver| assert!(driver.session().is_some()));
-    world.server().kick(&available.session());
+    world.kick(&available.session());
     let seen = world.server().overview(&Listing::new());
     assert_eq!((seen.available, seen.matching), (0, 3));
 }

@@ -893,7 +893,7 @@ fn fault_1_a_stream_that_is_closed_with_an_error_is_told() {
     assert_eq!(faults[0].account(), Some(&jid("romeo")));
     // What the host itself does is no fault.
     let other = bound_from_peer(&world, "juliet");
-    world.server().kick(&other.session());
+    world.kick(&other.session());
     assert_eq!(told.take().len(), 0);
 }
 

@@ -187,7 +187,7 @@ fn sasl2_4_what_is_not_announced_and_who_one_is_not() {
     client.send(&header(Some("juliet@example.com")));
     assert_eq!(client.received().len(), 2);
     assert_eq!(client.answer(&right(&bind("T", ""))), failure("invalid-authzid"));
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
     assert!(client.ask(&authenticate("juliet", PASSWORD, ""))[0].starts_with("<success "));
     // So does an authorization string.
     let client = opened(&world);
@@ -283,7 +283,7 @@ fn sasl2_7_a_failure_leaves_nothing_behind() {
     let got = client.ask(&right("<unknown xmlns='urn:x'/>"));
     assert_eq!(identifier(&got[0]), "romeo@example.com");
     assert!(!got[0].contains("bound") && got[1].contains("<bind "), "{got:?}");
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
     // Neither does an attempt that is given up, nor one that another takes the place of.
     let first = STANDARD.encode("n,,n=romeo,r=abc");
     let client = opened(&world);
@@ -300,7 +300,7 @@ fn sasl2_7_a_failure_leaves_nothing_behind() {
     assert_eq!(got, ["<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"]);
     client.open();
     assert_eq!(client.received().len(), 2);
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn stream_f6_a_resumption_gets_no_features() {
     assert!(!got[0].contains("bound"), "{got:?}");
     assert!(got[1].starts_with("<message "), "what waited comes next: {got:?}");
     assert!(!got.concat().contains("features"), "{got:?}");
-    assert_eq!(world.server().registry().counts().hibernating, 0);
+    assert_eq!(world.counts().hibernating, 0);
     assert_eq!(client.ask(&right("")), stream_error("not-authorized"));
 }
 
@@ -559,7 +559,7 @@ fn bind2_4_it_ends_hibernating_too_and_leaves_its_messages_to_the_new_one() {
     client.lose();
     juliet.send("<message to='romeo@example.com' type='chat' id='m'><body>Hi</body></message>");
     let (client, _) = bound(&world, &inside);
-    assert_eq!(world.server().registry().counts().hibernating, 0);
+    assert_eq!(world.counts().hibernating, 0);
     client.send("<presence/>");
     let got = client.received().concat();
     assert_eq!(got.matches(" id='m'").count(), 1, "{got}");
@@ -626,7 +626,7 @@ fn bind2_8_a_bind_that_fails_fails_the_login() {
     let (first, _) = bound(&world, &bind("T", ""));
     let client = opened(&world);
     assert_eq!(client.answer(&right(&bind("U", ""))), failure("temporary-auth-failure"));
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     // Not authenticated, and it may try again.
     assert_eq!(client.answer(&right(&bind("U", ""))), failure("temporary-auth-failure"));
     drop(first.ask("</stream:stream>"));
@@ -660,7 +660,7 @@ fn sasl2_5_nothing_while_a_store_is_asked() {
         assert_eq!(client.ask(other), stream_error("policy-violation"), "{other:?}");
         slow.set(Mode::Answer);
         world.settle();
-        assert_eq!(world.server().registry().len(), 0, "{other:?}");
+        assert_eq!(world.sessions(), 0, "{other:?}");
         assert_eq!(client.received(), [""; 0]);
     }
 }
@@ -714,7 +714,7 @@ fn bind2_8_account_data_that_cannot_be_loaded() {
     world.advance(Duration::from_secs(5));
     assert_eq!(client.received(), [failure("temporary-auth-failure")]);
     slow.set(Mode::Answer);
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
     // A login without a bind needs none of it, and what failed has left nothing.
     slow.set(Mode::Fail);
     let got = client.ask(&right(""));
@@ -748,7 +748,7 @@ fn destroy_10_a_transport_lost_while_it_logs_in_binds_and_replaces_nothing() {
     client.lose();
     slow.set(Mode::Answer);
     world.settle();
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     assert!(first.session().is_live());
 }
 
@@ -765,7 +765,7 @@ fn destroy_15_an_account_removed_while_its_client_logs_in() {
     world.settle();
     slow.set(Mode::Answer);
     world.settle();
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
     let got = client.received();
     assert_eq!(got.last_chunk(), Some(&stream_error("not-authorized")), "{got:?}");
     assert!(!got.concat().contains("<success"), "{got:?}");
@@ -915,7 +915,7 @@ fn destroy_10_a_client_that_is_lost_behind_its_bind_was_never_told_of_it() {
     for way in ["lost", "speaks", "time"] {
         let client = opened(&world);
         client.send(&right(&retained));
-        assert_eq!(world.server().registry().len(), 1);
+        assert_eq!(world.sessions(), 1);
         match way {
             "lost" => client.lose(),
             "speaks" => client.send(" "),
@@ -923,7 +923,7 @@ fn destroy_10_a_client_that_is_lost_behind_its_bind_was_never_told_of_it() {
         }
         world.advance(Duration::from_secs(10));
         assert!(!client.received().concat().contains("<success"), "{way}");
-        let counts = world.server().registry().counts();
+        let counts = world.counts();
         assert_eq!((counts.sessions, counts.hibernating), (0, 0), "{way}");
     }
 }
@@ -966,5 +966,5 @@ fn bind2_4_several_at_once_and_those_that_are_ending() {
     let got = client.received().concat();
     let places: Vec<_> = (0..3).map(|n| got.find(&format!(" id='m{n}'"))).collect();
     assert!(places.is_sorted() && places.iter().all(Option::is_some), "{got}");
-    assert_eq!(world.server().registry().len(), 2);
+    assert_eq!(world.sessions(), 2);
 }

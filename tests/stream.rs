@@ -543,7 +543,7 @@ fn stream_27_the_close_tag_ends_what_is_before_it_and_ignores_what_is_behind() {
     assert!(got.len() == 1 && got[0].contains("one"), "{got:?}");
     assert_eq!(romeo.received(), [CLOSE]);
     assert!(!romeo.is_connected());
-    assert_eq!(world.server().registry().counts().sessions, 1);
+    assert_eq!(world.counts().sessions, 1);
 }
 
 #[test]
@@ -765,7 +765,7 @@ fn serr_2_a_stream_error_of_the_client_ends_the_session() {
         assert_eq!(ask(&client, xml), [CLOSE], "{state}");
         assert!(!client.is_connected(), "{state}");
     }
-    assert_eq!(world.server().registry().counts().sessions, 0);
+    assert_eq!(world.counts().sessions, 0);
 }
 
 #[test]

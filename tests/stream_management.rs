@@ -205,7 +205,7 @@ fn too_high(first: u32, second: u32) {
         ]
     );
     // SM-18: the session does not wait.
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn sm_13_an_expired_session_is_remembered_for_its_account() {
     romeo.send("<presence/><presence/>");
     romeo.lose();
     world.advance(seconds(601));
-    assert_eq!(world.server().registry().len(), 0);
+    assert_eq!(world.sessions(), 0);
     // The account has no session left.
     let (client, answer) = resume(&world, "romeo", &id, 0);
     assert_eq!(answer, [not_found(Some(2))]);
@@ -351,7 +351,7 @@ fn sm_14_everything_is_checked_before_anything_happens() {
     assert!(error.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='2' send-count='1'/>"));
     assert!(error.ends_with("</stream:stream>"), "{error}");
     mallory.lose();
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
     let (_romeo, answer) = resume(&world, "romeo", &id, 0);
     assert_eq!(ids(&answer), ["1", "2"]);
 }
@@ -600,7 +600,7 @@ fn sm_18_only_the_loss_of_the_transport_hibernates() {
         let romeo = world.client("romeo", "orchard");
         let id = enable(&romeo);
         end(&world, &romeo);
-        assert_eq!(world.server().registry().counts().hibernating, 0);
+        assert_eq!(world.counts().hibernating, 0);
         let (_, answer) = resume(&world, "romeo", &id, 0);
         assert!(answer.concat().contains("<item-not-found "), "{answer:?}");
     }
@@ -671,7 +671,7 @@ fn sm_19_it_counts_for_conflicts() {
     romeo.lose();
     let next = world.authenticated("romeo");
     assert!(bind(&next, "orchard")[0].contains(ROMEO));
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     assert_eq!(resume(&world, "romeo", &id, 0).1, [not_found(Some(0))]);
 }
 
@@ -787,7 +787,7 @@ fn sm_24_no_answer_in_sixty_seconds_is_the_loss_of_the_transport() {
     assert!(!romeo.is_connected());
     assert_eq!(romeo.recorder().closed(), Some(Close::Abort));
     assert!(romeo.recorder().take().is_empty(), "not a word");
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
     assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1"]);
 }
 
@@ -807,7 +807,7 @@ fn stream_29_limit_22_a_silent_client_is_asked_by_r() {
     assert!(romeo.is_connected() && !mercutio.is_connected());
     world.advance(seconds(1800));
     assert!(!romeo.is_connected());
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
 }
 
 #[test]
@@ -818,7 +818,7 @@ fn sm_25_without_a_window_stanzas_are_kept_only_until_the_transport_is_lost() {
     assert_eq!(romeo.ask(ENABLE), ["<enabled xmlns='urn:xmpp:sm:3'/>"]);
     juliet.send(&chat(1));
     romeo.lose();
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     let next = world.client("romeo", "garden");
     assert!(next.ask("<presence/>").concat().contains("id='1'"));
 }
@@ -835,7 +835,7 @@ fn limit_9_the_oldest_of_too_many_hibernating_sessions_ends() {
         world.advance(seconds(1));
         client.lose();
     }
-    assert_eq!(world.server().registry().counts().hibernating, 2);
+    assert_eq!(world.counts().hibernating, 2);
     let answers = known.map(|id| resume(&world, "romeo", &id, 0).1.concat());
     assert!(answers[0].starts_with("<resumed") && answers[2].starts_with("<resumed"));
     assert_eq!(answers[1], not_found(Some(0)));
@@ -848,9 +848,9 @@ fn limit_10_a_hibernating_session_that_is_sent_too_much_ends_at_once() {
     let id = enable(&romeo);
     romeo.lose();
     (1..=3).for_each(|n| juliet.send(&chat(n)));
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
     juliet.send(&chat(4));
-    assert_eq!(world.server().registry().len(), 1);
+    assert_eq!(world.sessions(), 1);
     assert_eq!(resume(&world, "romeo", &id, 0).1, [not_found(Some(0))]);
     let next = world.client("romeo", "garden");
     assert_eq!(ids(&next.ask("<presence/>")), ["1", "2", "3", "4"], "SM-17");
@@ -1010,9 +1010,9 @@ fn limit_11_the_oldest_hibernating_session_gives_its_memory() {
     };
     send("romeo@example.com/a", 700);
     send("romeo@example.com/b", 700);
-    assert_eq!(world.server().registry().counts().hibernating, 2);
+    assert_eq!(world.counts().hibernating, 2);
     send("tybalt@example.com/street", 700);
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
     assert_eq!(resume(&world, "romeo", &known[0], 0).1, [not_found(Some(0))]);
     // With nobody left to end, new sessions are not resumable.
     let (_b, _) = resume(&world, "romeo", &known[1], 0);
@@ -1023,9 +1023,9 @@ fn limit_11_the_oldest_hibernating_session_gives_its_memory() {
     let page = world.client("page", "house");
     assert!(page.ask(ENABLE)[0].contains(" id='"));
     world.server().registry().iter().for_each(|session| {
-        world.server().registry().destroy_session(&session, Reason::Kicked);
+        world.home(&session).registry().destroy_session(&session, Reason::Kicked);
     });
-    assert_eq!(world.server().registry().counts().retained_bytes, 0);
+    assert_eq!(world.counts().retained_bytes, 0);
 }
 
 #[test]
@@ -1050,14 +1050,14 @@ fn limit_11_the_heaviest_pay_and_others_keep_their_sessions() {
     for _ in 0..2 {
         (0..8).for_each(|n| send(&format!("tybalt@example.com/{n}"), 1000));
     }
-    let counts = world.server().registry().counts();
+    let counts = world.counts();
     assert!(counts.retained_bytes <= 20_000 && counts.hibernating < 9, "{counts:?}");
     assert!(counts.hibernating > 6, "no more than it takes: {counts:?}");
     // Live ones that do not acknowledge do not push the others out of their half.
     let live = world.client("nurse", "house");
     enable(&live);
     (0..20).for_each(|_| send("nurse@example.com/house", 1000));
-    let counts = world.server().registry().counts();
+    let counts = world.counts();
     assert!(counts.retained_bytes > 20_000, "{counts:?}");
     assert!((3..6).contains(&counts.hibernating), "{counts:?}");
     assert_eq!(resume(&world, "romeo", &known, 0).1.concat().matches("<message").count(), 1);
@@ -1076,7 +1076,7 @@ fn limit_13_a_transport_that_takes_nothing_is_dropped_and_its_session_waits() {
     assert!(romeo.is_connected());
     world.advance(seconds(1));
     assert_eq!(romeo.recorder().closed(), Some(Close::Abort));
-    assert_eq!(world.server().registry().counts().hibernating, 1);
+    assert_eq!(world.counts().hibernating, 1);
     assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1"]);
 }
 

@@ -530,7 +530,7 @@ fn sub_13_pending_requests_are_sent_again() {
         // The clients of before are gone by then.
         world.server().registry().iter().for_each(|session| {
             world
-                .server()
+                .home(&session)
                 .registry()
                 .destroy_session(&session, xmpp_session::session::Reason::Kicked);
         });

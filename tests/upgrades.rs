@@ -350,12 +350,12 @@ fn upgrade_3_nothing_else_happens_before_the_last_task() {
     let client = opened(&world);
     let bind = "<bind xmlns='urn:xmpp:bind:0'><tag>T</tag></bind>";
     client.ask(&plain(&format!("{}{bind}", upgrade("SHA-512"))));
-    assert_eq!(world.server().registry().counts().sessions, 0);
+    assert_eq!(world.counts().sessions, 0);
     let answer = client.ask(&next("SHA-512")).concat();
-    assert_eq!(world.server().registry().counts().sessions, 0);
+    assert_eq!(world.counts().sessions, 0);
     let success = client.ask(&task_data(&salted("SHA-512", &answer, PASSWORD))).concat();
     assert!(success.contains("<authorization-identifier>romeo@example.net/T/"), "{success}");
-    assert_eq!(world.server().registry().counts().sessions, 1);
+    assert_eq!(world.counts().sessions, 1);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn destroy_10_a_dropped_driver_does_not_cancel_what_was_accepted() {
     romeo.send(ADD);
     romeo.send("<message to='juliet@example.com'><body>never read</body></message>");
     romeo.lose();
-    assert_eq!(world.server().registry().counts().sessions, 0);
+    assert_eq!(world.counts().sessions, 0);
     assert!(world.server().metrics().jobs > 0);
     slow.set(Mode::Answer);
     world.settle();
@@ -174,7 +174,7 @@ fn limit_1_a_directory_that_never_answers() {
     assert_eq!(world.server().metrics().unauthenticated, 0);
     slow.set(Mode::Answer);
     world.settle();
-    assert_eq!(world.server().registry().counts().sessions, 0);
+    assert_eq!(world.counts().sessions, 0);
 }
 
 #[test]

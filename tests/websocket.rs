@@ -347,7 +347,7 @@ fn ws_5_close_answers_close() {
 fn ws_5_the_server_closes() {
     let world = world();
     let client = online(&world, "romeo");
-    assert!(world.server().kick(&client.session()));
+    assert!(world.kick(&client.session()));
     let said = messages(&client);
     assert_eq!((names(&said), condition(&said[0])), (vec!["error", "close"], "policy-violation"));
     assert!(client.is_connected(), "the answer is waited for");

@@ -21,9 +21,10 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 #[cfg(feature = "cluster")]
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -47,6 +48,10 @@ use xmpp_session::store::{Fence, FenceTokens, SharedStore, StoreFuture};
 pub const DOMAIN: &str = "example.com";
 /// The password of every account.
 pub const PASSWORD: &str = "secret";
+
+/// How long a lease of a node lives; none ends, so that few renewals are enough.
+#[cfg(feature = "cluster")]
+const LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a world's server has beside its defaults; where it is several nodes, each of them has it.
 pub trait Configure:
@@ -72,6 +77,14 @@ struct Inner {
     /// What drives the nodes.
     runs: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     clients: Mutex<Vec<Client>>,
+}
+
+/// What [`World::counts`] counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub sessions: usize,
+    pub hibernating: usize,
+    pub retained_bytes: usize,
 }
 
 /// The client's end of one transport, and the host's loop around it.
@@ -148,8 +161,7 @@ impl World {
         let accounts = Arc::new(MemoryAccounts::new());
         stores.accounts = Arc::clone(&accounts) as _;
         let policy = policy(&environment);
-        let engine =
-            Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, Duration::from_secs(3)));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, LEASE));
         let shared = Arc::new(Unfenced(stores.clone(), AtomicU64::new(0)));
         let mut world = Inner {
             environment,
@@ -164,6 +176,7 @@ impl World {
             let (engine, posts) = (Arc::clone(&engine) as _, Arc::clone(&engine) as _);
             let cluster =
                 xmpp_session::server::Cluster::new(name, engine, posts, Arc::clone(&shared) as _)
+                    .leases(LEASE, Duration::from_secs(1))
                     .moves(0);
             let environment = Arc::clone(&world.environment) as Arc<dyn Environment>;
             let builder = Server::builder(Arc::clone(&environment), world.stores.clone())
@@ -190,7 +203,7 @@ impl World {
             if are_members() {
                 break;
             }
-            self.advance(Duration::from_secs(1));
+            self.advance(LEASE / 16);
         }
         assert!(are_members(), "the nodes have not found each other");
         Arc::into_inner(self.0).expect("no clone yet")
@@ -205,6 +218,36 @@ impl World {
     pub fn session(&self, jid: &str) -> Option<SessionHandle<Recorder>> {
         let jid = FullJid::new(jid).ok()?;
         self.0.servers.iter().find_map(|server| server.registry().session(&jid))
+    }
+
+    /// What is counted of the sessions of all servers.
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for server in &self.0.servers {
+            let one = server.registry().counts();
+            all.sessions += one.sessions;
+            all.hibernating += one.hibernating;
+            all.retained_bytes += one.retained_bytes;
+        }
+        all
+    }
+
+    /// How many sessions there are, wherever they live.
+    pub fn sessions(&self) -> usize {
+        self.0.servers.iter().map(|server| server.registry().len()).sum()
+    }
+
+    /// The server on which a session lives.
+    pub fn home(&self, session: &SessionHandle<Recorder>) -> &Server<Recorder> {
+        let is_home = |server: &&Server<Recorder>| {
+            server.registry().session(session.jid()).is_some_and(|one| one.id() == session.id())
+        };
+        self.0.servers.iter().find(is_home).unwrap_or_else(|| self.server())
+    }
+
+    /// A host ends a session, where it lives.
+    pub fn kick(&self, session: &SessionHandle<Recorder>) -> bool {
+        self.home(session).kick(session)
     }
 
     pub fn environment(&self) -> &Virtual {
@@ -339,9 +382,13 @@ impl World {
 
     /// Lets everything that can go on do so.
     pub fn settle(&self) {
-        // What one driver, or node, does may let another go on.
-        for _ in 0..if self.0.servers.len() == 1 { 4 } else { 12 } {
-            let cx = &mut Context::from_waker(Waker::noop());
+        // What one driver, or node, does may let another go on: between several, until nobody woke another.
+        let is_alone = self.0.servers.len() == 1;
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = &mut Context::from_waker(&waker);
+        let mut quiet = 0;
+        for _ in 0..if is_alone { 4 } else { 64 } {
             for server in &self.0.servers {
                 assert!(pin!(server.background()).as_mut().poll(cx).is_pending());
             }
@@ -349,7 +396,11 @@ impl World {
                 assert!(run.as_mut().poll(cx).is_pending());
             });
             let clients = lock(&self.0.clients).clone();
-            clients.iter().for_each(Client::poll);
+            clients.iter().for_each(|client| client.poll(cx));
+            quiet = if woken.0.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
+            if quiet == 2 && !is_alone {
+                break;
+            }
         }
         lock(&self.0.clients).retain(|client| lock(&client.driver).is_some());
     }
@@ -454,10 +505,10 @@ impl Client {
         act(lock(&self.driver).as_mut().expect("connected"))
     }
 
-    fn poll(&self) {
+    fn poll(&self, cx: &mut Context<'_>) {
         let mut slot = lock(&self.driver);
         let Some(driver) = &mut *slot else { return };
-        let want = match driver.poll_want(&mut Context::from_waker(Waker::noop())) {
+        let want = match driver.poll_want(cx) {
             Poll::Ready(want) => Some(want),
             Poll::Pending => None,
         };
@@ -482,6 +533,15 @@ impl Client {
         if let Some(driver) = driver.as_mut().filter(is_due) {
             driver.handle_timeout();
         }
+    }
+}
+
+/// Whether anybody was woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
