@@ -26,7 +26,7 @@ use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _};
 use crate::nodes::cloud::{Access, Cloud};
 use crate::nodes::truth::Truth;
 use crate::random::Random;
-use crate::world::{NODES as ACCOUNTS, bare, furnish, limits, seconds};
+use crate::world::{NODES as ACCOUNTS, furnish, limits, seconds};
 
 /// The most nodes at a time.
 const MOST: usize = 4;
@@ -211,11 +211,6 @@ impl World {
         self.settle();
     }
 
-    pub fn slots(&self) -> Vec<(bool, usize)> {
-        let nodes = self.nodes.iter().flatten();
-        nodes.map(|node| (node.handle.is_member(), node.handle.slots())).collect()
-    }
-
     fn limits(&self) -> Limits {
         let mut limits = limits(&mut Random::new(self.seed));
         limits.retention.window = seconds(30);
@@ -240,12 +235,10 @@ impl World {
             620..820 => self.talk(),
             820..910 => self.reconnect(),
             910..920 => self.cut_line(),
-            920..925 => {
-                if !self.lines.is_empty() {
-                    let line = self.random.below(self.lines.len());
-                    self.lines[line].stalled = self.truth.step + self.random.below(60) as u64;
-                    self.note(|| format!("line {line} stalls"));
-                }
+            920..925 if !self.lines.is_empty() => {
+                let line = self.random.below(self.lines.len());
+                self.lines[line].stalled = self.truth.step + self.random.below(60) as u64;
+                self.note(|| format!("line {line} stalls"));
             }
             925..975 => {
                 let time = Duration::from_millis(self.random.below(800) as u64);

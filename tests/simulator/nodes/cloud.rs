@@ -20,6 +20,9 @@ const TTL: Duration = Duration::from_secs(3);
 
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
+/// Posts, each with the time at which it arrives.
+type UnderWay = VecDeque<(Duration, Arc<[u8]>)>;
+
 /// What all nodes reach. Clones are the same.
 #[derive(Clone)]
 pub struct Cloud(Arc<Mutex<State>>);
@@ -31,7 +34,7 @@ struct State {
     hints: Vec<(usize, Hint)>,
     inboxes: HashMap<Incarnation, (usize, Inbox)>,
     /// Each with its time, by where it comes from and goes to.
-    posts: BTreeMap<(usize, Incarnation), VecDeque<(Duration, Arc<[u8]>)>>,
+    posts: BTreeMap<(usize, Incarnation), UnderWay>,
     timers: Vec<(Duration, Waker)>,
     nodes: Vec<Gate>,
     stopped_until: Duration,
@@ -173,10 +176,6 @@ impl Access {
     /// The process is no more.
     pub fn die(&self) {
         self.cloud.state().nodes[self.node].is_dead = true;
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.cloud.state().nodes[self.node].is_dead
     }
 
     /// It reaches neither the engine nor others until then.
