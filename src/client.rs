@@ -49,8 +49,10 @@ impl ClientId {
 
     /// What stands for it in the sessions of its account, whichever node they are on.
     pub(crate) fn digest(self) -> NonZeroU64 {
-        let whole = u128::from_le_bytes(self.0);
-        NonZeroU64::new((whole >> 64 ^ whole) as u64).unwrap_or(NonZeroU64::MIN)
+        // FNV-1a.
+        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let hash = self.0.into_iter().fold(0xcbf2_9ce4_8422_2325, mix);
+        NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
     }
 }
 

@@ -99,6 +99,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("RedisError", "Cause"),
     ("RedisError", "dyn"),
     ("ConnectError", "i32"),
+    ("ConnectError", "String"),
     // The slots of a store, by number.
     ("Fences", "HashMap"),
     // Files of the host's, and what is wrong with them.
