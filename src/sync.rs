@@ -182,6 +182,12 @@ mod checked {
         }
     }
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
     #[derive(Debug)]
     pub(crate) struct RwLock<T>(sync::RwLock<T>);
 
