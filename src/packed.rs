@@ -8,6 +8,11 @@ use std::time::Duration;
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Begins with the number of a version.
+    pub(crate) fn versioned(version: u8) -> Self {
+        Self(vec![version])
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -52,6 +57,11 @@ impl Writer {
         if let Some(value) = value {
             write(self, value);
         }
+    }
+
+    pub(crate) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+        self.count(items.len());
+        items.iter().for_each(|item| each(self, item));
     }
 
     pub(crate) fn texts<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a str>) {

@@ -1,4 +1,4 @@
-//! The bytes of posts, and of what an engine keeps. Numbers are LEB128; what has a length is preceded by it. A first
+//! The bytes of posts, and of what an engine keeps, by [`packed`](crate::packed). A first
 //! byte names the version: nodes of another one are not understood, and their posts are dropped.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use super::leg::{Down, Ending, LegId, Up};
 use super::record::{Lease, Member, Move, Place, Record};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
+use crate::packed::{Reader, Writer};
 
 const VERSION: u8 = 1;
 /// Of leases and records, which outlive the nodes that wrote them.
@@ -22,27 +23,27 @@ const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer(vec![VERSION]);
+        let mut out = Writer::versioned(VERSION);
         out.number(self.from.0);
         out.view(self.view);
         out.number(self.base);
         out.number(self.handled);
-        out.number(self.again.into());
+        out.flag(self.again);
         out.list(&self.refused, |out, refused| {
             out.number(refused.seq);
-            out.list(&refused.slots, |out, slot| out.number(slot.0.into()));
+            out.list(&refused.slots, |out, slot| out.number(slot.0));
         });
         out.list(&self.frames, |out, numbered| {
             out.number(numbered.seq);
             out.view(numbered.view);
             out.frame(&numbered.frame);
         });
-        out.0.into()
+        out.into_bytes().into()
     }
 
     /// `None` where it is no post of this version. What comes out takes no more memory than a small multiple of the bytes.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         if input.byte()? != VERSION {
             return None;
         }
@@ -61,7 +62,7 @@ impl Post {
                 Some(Numbered { seq, view, frame: Arc::new(input.frame(true)?) })
             })?,
         };
-        input.0.is_empty().then_some(post)
+        input.is_empty().then_some(post)
     }
 }
 
@@ -69,19 +70,19 @@ impl Lease {
     /// For an engine to keep.
     #[must_use]
     pub fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer(vec![KEPT_VERSION]);
+        let mut out = Writer::versioned(KEPT_VERSION);
         out.number(self.incarnation.0);
-        out.bytes(self.name.as_bytes());
+        out.text(&self.name);
         out.view(self.seen);
         out.view(self.settled);
-        out.number(self.leaving.into());
-        out.0.into()
+        out.flag(self.leaving);
+        out.into_bytes().into()
     }
 
     /// `None` where it is no lease of this version.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         if input.byte()? != KEPT_VERSION {
             return None;
         }
@@ -92,7 +93,7 @@ impl Lease {
             settled: input.view()?,
             leaving: input.flag()?,
         };
-        input.0.is_empty().then_some(lease)
+        input.is_empty().then_some(lease)
     }
 }
 
@@ -100,12 +101,12 @@ impl Record {
     /// For an engine to keep: about 8 bytes for each slot.
     #[must_use]
     pub fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer(vec![KEPT_VERSION]);
+        let mut out = Writer::versioned(KEPT_VERSION);
         out.view(self.view);
-        out.bytes(self.instance.as_bytes());
+        out.text(&self.instance);
         out.list(&self.members, |out, member| {
             out.number(member.incarnation.0);
-            out.bytes(member.name.as_bytes());
+            out.text(&member.name);
         });
         // Places name nodes by their number in this list.
         let owners = self.places.iter().flat_map(|place| [place.owner, place.going_to()]);
@@ -126,13 +127,13 @@ impl Record {
                 out.view(moving.began);
             }
         });
-        out.0.into()
+        out.into_bytes().into()
     }
 
     /// `None` where it is no record of this version.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         if input.byte()? != KEPT_VERSION {
             return None;
         }
@@ -150,7 +151,7 @@ impl Record {
             };
             Some(Place { owner, since, lost, moving })
         })?;
-        input.0.is_empty().then_some(Self { view, instance, members, places })
+        input.is_empty().then_some(Self { view, instance, members, places })
     }
 }
 
@@ -160,36 +161,16 @@ impl Place {
     }
 }
 
-struct Writer(Vec<u8>);
-
 impl Writer {
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
-    }
-
     fn view(&mut self, view: View) {
         self.number(view.term);
         self.number(view.number);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
-        self.number(items.len() as u64);
-        items.iter().for_each(|item| each(self, item));
-    }
-
     fn recipients(&mut self, to: &[Recipient]) {
         self.list(to, |out, recipient| {
-            out.number(recipient.slot.0.into());
-            out.bytes(recipient.account.as_bytes());
+            out.number(recipient.slot.0);
+            out.text(&recipient.account);
         });
     }
 
@@ -198,25 +179,25 @@ impl Writer {
         self.number(frame.source.map_or(0, |slot| u64::from(slot.0) + 1));
         match &frame.body {
             Body::Stanza { to, bytes } => {
-                self.0.push(STANZA);
+                self.byte(STANZA);
                 self.recipients(to);
                 self.bytes(bytes);
             }
             Body::Presence { to, word, bytes } => {
-                self.0.push(PRESENCE);
+                self.byte(PRESENCE);
                 self.recipients(to);
-                self.bytes(word.from.as_bytes());
-                self.number(word.is_available.into());
-                self.number(word.is_for_all.into());
+                self.text(&word.from);
+                self.flag(word.is_available);
+                self.flag(word.is_for_all);
                 self.bytes(bytes);
             }
             Body::Told(bytes) => {
-                self.0.push(TOLD);
+                self.byte(TOLD);
                 self.bytes(bytes);
             }
             Body::Export(export) => {
-                self.0.push(EXPORT);
-                self.number(export.slot.0.into());
+                self.byte(EXPORT);
+                self.number(export.slot.0);
                 self.view(export.began);
                 self.view(export.lost);
                 self.view(export.seen);
@@ -224,13 +205,13 @@ impl Writer {
                 self.list(&export.outgoing, |out, frame| out.frame(frame));
             }
             Body::Up { slot, leg, number, said } => {
-                self.0.push(UP);
-                self.number(slot.0.into());
+                self.byte(UP);
+                self.number(slot.0);
                 self.leg(*leg, *number);
                 self.up(said);
             }
             Body::Down { leg, number, said } => {
-                self.0.push(DOWN);
+                self.byte(DOWN);
                 self.leg(*leg, *number);
                 self.down(said);
             }
@@ -246,78 +227,45 @@ impl Writer {
     fn up(&mut self, said: &Up) {
         match said {
             Up::Open(known) => {
-                self.0.push(0);
+                self.byte(0);
                 self.bytes(known);
             }
             Up::Input(bytes) => {
-                self.0.push(1);
+                self.byte(1);
                 self.bytes(bytes);
             }
             Up::Alive(bytes) => {
-                self.0.push(2);
-                self.number((*bytes).into());
-            }
-            Up::Taken(bytes) => {
-                self.0.push(3);
+                self.byte(2);
                 self.number(*bytes);
             }
-            Up::EndOfInput => self.0.push(4),
-            Up::Gone => self.0.push(5),
+            Up::Taken(bytes) => {
+                self.byte(3);
+                self.number(*bytes);
+            }
+            Up::EndOfInput => self.byte(4),
+            Up::Gone => self.byte(5),
         }
     }
 
     fn down(&mut self, said: &Down) {
         match said {
             Down::Output { bytes, ending } => {
-                self.0.push(0);
+                self.byte(0);
                 self.bytes(bytes);
-                self.number(ending.map_or(0, Ending::number).into());
+                self.number(ending.map_or(0, Ending::number));
             }
             Down::Read(bytes) => {
-                self.0.push(1);
+                self.byte(1);
                 self.number(*bytes);
             }
-            Down::Bound => self.0.push(2),
-            Down::Refused => self.0.push(3),
-            Down::Closed { is_flushed } => self.0.push(if *is_flushed { 5 } else { 4 }),
+            Down::Bound => self.byte(2),
+            Down::Refused => self.byte(3),
+            Down::Closed { is_flushed } => self.byte(if *is_flushed { 5 } else { 4 }),
         }
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    /// Each number in its shortest form.
-    fn number(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return None;
-            }
-            number |= bits << shift;
-            if byte < 0x80 {
-                return (byte != 0 || shift == 0).then_some(number);
-            }
-        }
-        None
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.number()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
+impl Reader<'_> {
     fn view(&mut self) -> Option<View> {
         Some(View { term: self.number()?, number: self.number()? })
     }
@@ -326,29 +274,12 @@ impl<'a> Reader<'a> {
         self.number()?.try_into().ok().map(Slot)
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
     /// Nought is nobody.
     fn node(&mut self, nodes: &[Incarnation]) -> Option<Option<Incarnation>> {
         match usize::try_from(self.number()?).ok()?.checked_sub(1) {
             None => Some(None),
             Some(index) => nodes.get(index).copied().map(Some),
         }
-    }
-
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        // No room is taken for what only a number says is there.
-        let length = self.number()?;
-        (0..length).map(|_| each(self)).collect()
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        str::from_utf8(self.bytes()?).ok()
     }
 
     fn recipients(&mut self) -> Option<Vec<Recipient>> {

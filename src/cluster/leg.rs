@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::view::Incarnation;
-use crate::stream::StreamCondition;
+use crate::stanza::StreamCondition;
 
 /// Bytes of a client that its edge may be ahead of its home.
 pub(crate) const WINDOW: u64 = 64 * 1024;

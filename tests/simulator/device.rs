@@ -731,3 +731,21 @@ impl Device {
         }
     }
 }
+
+/// Which of the devices see somebody who is not there, or not somebody who is.
+pub fn wrong_views(devices: &[Device]) -> Vec<String> {
+    let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
+    let there = devices.iter().filter(here).filter_map(|device| device.jid.clone());
+    let there: BTreeSet<_> = there.collect();
+    let mut wrong = Vec::new();
+    for device in devices.iter().filter(here) {
+        let seen = device.view.iter().filter(|(_, available)| **available);
+        let seen: BTreeSet<_> = seen.map(|(jid, _)| jid.clone()).collect();
+        let mut due = there.clone();
+        due.retain(|jid| Some(jid) != device.jid.as_ref() || seen.contains(jid));
+        if seen != due {
+            wrong.push(format!("device {} sees {seen:?}, not {due:?}", device.number));
+        }
+    }
+    wrong
+}

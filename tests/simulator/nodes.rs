@@ -22,7 +22,7 @@ use xmpp_session::server::{
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _};
+use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _, wrong_views};
 use crate::nodes::cloud::{Access, Cloud};
 use crate::nodes::truth::Truth;
 use crate::random::Random;
@@ -768,20 +768,7 @@ impl World {
 
     /// Everybody sees exactly those that are there.
     fn check_views(&mut self) {
-        let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
-        let there: Vec<_> =
-            self.devices.iter().filter(here).filter_map(|device| device.jid.clone()).collect();
-        for device in self.devices.iter().filter(here) {
-            let seen = device.view.iter().filter(|(_, available)| **available);
-            let seen: Vec<_> = seen.map(|(jid, _)| jid.clone()).collect();
-            let mut due = there.clone();
-            due.sort();
-            due.retain(|jid| Some(jid) != device.jid.as_ref() || seen.contains(jid));
-            if seen != due {
-                let number = device.number;
-                self.truth.violations.push(format!("device {number} sees {seen:?}, not {due:?}"));
-            }
-        }
+        self.truth.violations.extend(wrong_views(&self.devices));
     }
 }
 

@@ -16,7 +16,7 @@ use xmpp_session::store::{
 };
 use xmpp_session::xep::{Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, PASSWORD, Stage, Witness as _};
+use crate::device::{DOMAIN, Device, PASSWORD, Stage, Witness as _, wrong_views};
 use crate::edges::Edges;
 use crate::link::Link;
 use crate::oracle::Oracle;
@@ -580,20 +580,7 @@ impl World {
 
     /// Everybody sees exactly those that are there.
     fn check_views(&mut self) {
-        let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
-        let there: Vec<_> =
-            self.devices.iter().filter(here).filter_map(|device| device.jid.clone()).collect();
-        for device in self.devices.iter().filter(here) {
-            let seen = device.view.iter().filter(|(_, available)| **available);
-            let seen: Vec<_> = seen.map(|(jid, _)| jid.clone()).collect();
-            let mut due = there.clone();
-            due.sort();
-            due.retain(|jid| Some(jid) != device.jid.as_ref() || seen.contains(jid));
-            if seen != due {
-                let number = device.number;
-                self.oracle.violations.push(format!("device {number} sees {seen:?}, not {due:?}"));
-            }
-        }
+        self.oracle.violations.extend(wrong_views(&self.devices));
     }
 
     pub fn summary(&self) -> (usize, usize) {

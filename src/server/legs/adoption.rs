@@ -142,11 +142,6 @@ impl Adoption {
 }
 
 impl Writer {
-    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
-        self.count(items.len());
-        items.iter().for_each(|item| each(self, item));
-    }
-
     fn requests(&mut self, requests: &[Nonza]) {
         self.list(requests, |out, request| out.bytes(request.xml()));
     }

@@ -80,8 +80,7 @@ fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
 
 /// The bytes of something, behind the version.
 fn versioned(write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
-    let mut out = Writer::default();
-    out.byte(VERSION);
+    let mut out = Writer::versioned(VERSION);
     write(&mut out);
     out.into_bytes().into()
 }
