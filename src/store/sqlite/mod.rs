@@ -11,7 +11,10 @@
 mod accounts;
 mod blocks;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a second store that tests hold the fence against")
+)]
 pub(super) mod fence;
 mod handle;
 mod invitations;
