@@ -476,7 +476,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         };
         #[cfg(feature = "cluster")]
         let node = self.cluster.zip(placement).map(|((cluster, connect), placement)| {
-            Clustered::new(cluster, placement, &*environment, connect)
+            Clustered::new(cluster, placement, &*environment, connect, &faults)
         });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
