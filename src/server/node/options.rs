@@ -28,8 +28,10 @@ impl Cluster {
         Self { name: name.into(), engine, posts, store, settings: Settings::default() }
     }
 
-    /// How long a lease lives without a renewal (default: 3 s), and how much earlier its node stops (0.5 s): by so
-    /// much the clocks of two machines may differ in that time. Leases are renewed four times as often.
+    /// How long a lease lives without a renewal (`ttl`, default: 3 s), and how much earlier its node stops (`margin`, 0.5 s,
+    /// at most half of `ttl`): by so much the clocks of two machines may differ in that time. Leases are renewed four times as
+    /// often. A node whose `ttl` is not that of the nodes which are there is [refused](crate::rules#node-1), and says so
+    /// ([`FaultKind::Engine`](crate::server::FaultKind::Engine)).
     #[must_use]
     pub const fn leases(mut self, ttl: Duration, margin: Duration) -> Self {
         (self.settings.ttl, self.settings.margin) = (ttl, margin);
