@@ -631,6 +631,13 @@ fn hooked<C: SharedConnection>(
             }
         });
     }
+    #[cfg(feature = "cluster")]
+    {
+        let core = core.clone();
+        registry = registry.hidden_resources(move |account, bare| {
+            core.upgrade().map(|core| core.hidden_resources(account, bare)).unwrap_or_default()
+        });
+    }
     let (hold, hides) = (core.clone(), core.clone());
     registry
         .hold(move |session, stanza| {
