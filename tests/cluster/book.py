@@ -20,6 +20,8 @@ class Book:
     def __init__(self, nodes):
         # Where clients connect to.
         self.nodes = nodes
+        # A directory for all that goes over each client's connection.
+        self.traces = None
         self.contacts = {}
         self.devices = []
         self.sessions = []
@@ -38,6 +40,9 @@ class Book:
         self.fault = None
         self.refusals, self.resumptions, self.returns = [], 0, {}
         self.misordered, self.stream_errors, self.silences = [], collections.Counter(), 0
+
+    def clock(self):
+        return time.monotonic() - (self.fault or 0)
 
     # What devices tell.
 
@@ -65,13 +70,19 @@ class Book:
 
     def message(self, device, session, element):
         body = element.find(CLIENT + "body")
-        name = element.get("id") if element.get("type") == "error" else body is not None and body.text
+        if element.get("type") == "error":
+            self.heard(session, element.get("id"), element.find(CLIENT + "error")[0].tag.split("}")[1])
+        else:
+            self.heard(session, body is not None and body.text, None)
+
+    def heard(self, session, name, error):
+        """One of ours has come, or come back."""
         message = self.messages.get(name)
         if message is None:
             earlier = self.earlier.get(name)
             self.oddities["a message a round late" if earlier and not earlier.arrivals else f"again in a later round: {name}"] += 1
-        elif element.get("type") == "error":
-            message.bounced = element.find(CLIENT + "error")[0].tag.split("}")[1]
+        elif error:
+            message.bounced = error
         else:
             if not message.arrivals:
                 row = name.rsplit(" ", 1)[0]

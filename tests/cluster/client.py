@@ -25,8 +25,8 @@ class Lost(Exception):
 class Wire(asyncio.Protocol):
     """A stream: first-level elements go to `take`."""
 
-    def __init__(self, take, over):
-        self.take, self.over = take, over
+    def __init__(self, take, over, trace):
+        self.take, self.over, self.trace = take, over, trace
         self.parser, self.depth, self.root, self.transport = None, 0, None, None
         self.heard = time.monotonic()
         # The server has ended the stream, without saying that anything is wrong.
@@ -44,10 +44,12 @@ class Wire(asyncio.Protocol):
 
     def write(self, text):
         if not self.transport.is_closing():
+            self.trace(">", text)
             self.transport.write(text.encode())
 
     def data_received(self, data):
         self.heard = time.monotonic()
+        self.trace("<", data.decode(errors="replace"))
         try:
             self.parser.feed(data)
             for event, element in self.parser.read_events():
@@ -155,6 +157,11 @@ class Device:
         for answer in answers.values():
             answer(None)
 
+    def _trace(self, way, text):
+        if self.book.traces:
+            with open(f"{self.book.traces}/{self.account}-{self.name}", "a", encoding="utf-8") as file:
+                file.write(f"{self.book.clock():9.3f} {self.node} {way} {text}\n")
+
     def _choose(self):
         now = time.monotonic()
         return random.choice([n for n in self.book.nodes if self.avoided.get(n, 0) < now] or self.book.nodes)
@@ -163,7 +170,7 @@ class Device:
         self.node = self._choose()
         self.over, self.inbox = asyncio.Event(), asyncio.Queue()
         connect = asyncio.get_running_loop().create_connection(
-            lambda: Wire(self._take, self._over), *self.peer.address(self.node)
+            lambda: Wire(self._take, self._over, self._trace), *self.peer.address(self.node)
         )
         _, self.wire = await asyncio.wait_for(connect, PATIENCE)
         self.streams += 1
@@ -304,7 +311,8 @@ class Device:
         session = self.session
         session.sent += 1
         session.unacknowledged.append((text, acknowledged))
-        self.wire.write(text)
+        if self.wire:
+            self.wire.write(text)
 
     def send_message(self, to, name, body, acknowledged):
         text = f"<message to='{to}' type='chat' id='{name}'><body>{body}</body></message>"

@@ -44,7 +44,7 @@ class Ours(Peer):
         alone += ["--domain", self.DOMAIN, "--allow-plaintext", "--mechanisms", "PLAIN"]
         process = Process("accounts", alone, self.path("accounts.log"))
         await process.start()
-        assert await listens(port, alive=process.is_alive), "accounts are not made: see accounts.log"
+        assert await listens(port, 300, process.is_alive), "accounts are not made: see accounts.log"
         await process.end(signal.SIGTERM)
 
     def path(self, name):
@@ -132,6 +132,9 @@ class Ours(Peer):
         wanted = sorted(node for node, process in self.nodes.items() if process.wanted)
         owned = [sum(owner == node for owner, _ in places) for node in wanted]
         return sorted(members) == wanted and not any(to for _, to in places) and max(owned) - min(owned) <= 1
+
+    def ends(self):
+        return {node: len(process.ends) for node, process in self.nodes.items()}
 
     async def homes(self, accounts):
         record = await self._record()
