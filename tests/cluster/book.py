@@ -15,6 +15,9 @@ class Message:
         self.sender, self.to, self.number = sender, to, number
         self.at, self.is_acknowledged, self.bounced, self.arrivals = time.monotonic(), False, None, []
 
+    def waited(self):
+        return self.arrivals[0][0] - self.at
+
 
 class Book:
     def __init__(self, nodes):
@@ -160,8 +163,11 @@ class Book:
             round_.note(f"out of order: {name}")
         self._sessions(round_, count)
         self._presence(round_, count)
-        latest = [m.arrivals[0][0] - m.at for m in self.messages.values() if m.arrivals and m.to not in round_.away]
-        count["wait"] = max(latest, default=0)
+        arrived = [m for m in self.messages.values() if m.arrivals and m.to not in round_.away]
+        slowest = max(arrived, key=Message.waited, default=None)
+        count["wait"] = slowest.waited() if slowest else 0
+        if count["wait"] > round_.told_within:
+            round_.note(f"waited longest: {describe(slowest, self.fault)}")
         return count
 
     def _sessions(self, round_, count):
@@ -211,7 +217,9 @@ class Book:
                     round_.note(f"told too early: {jid} to {watcher.jid} at {at(ends[0], self.fault)}")
                 if ends and session.how == "lost":
                     slowest = max(slowest, ends[0] - end)
-                if ends and session.how == "lost" and ends[0] - end > round_.told_within:
+                # Whose own transport was lost hears of it when that is back.
+                within = max(round_.told_within, self.returns.get(watcher.device, 0) + 1)
+                if ends and session.how == "lost" and ends[0] - end > within:
                     count["late"] += 1
                     round_.note(f"told late: {jid} to {watcher.jid} after {ends[0] - end:.1f} s")
         count["told"] = slowest

@@ -30,7 +30,7 @@ class Wire(asyncio.Protocol):
         self.parser, self.depth, self.root, self.transport = None, 0, None, None
         self.heard = time.monotonic()
         # The server has ended the stream, without saying that anything is wrong.
-        self.is_closed = self.has_failed = False
+        self.is_closed = self.has_failed = self.has_ended = False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -127,8 +127,14 @@ class Device:
         self.ready.clear()
         self.session.closing = self.session.closing or time.monotonic()
         self._send("<presence type='unavailable'/>", None)
-        # What is not acknowledged at an end is kept for the next session.
-        self.wire.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.session.received}'/></stream:stream>")
+        # What comes meanwhile and is not acknowledged at the end is kept for the next session: nothing comes any more
+        # once the server has said that this one is unavailable.
+        asyncio.get_running_loop().call_later(3, self._hang_up, self.wire)
+
+    def _hang_up(self, wire):
+        if wire is self.wire and self.session and not wire.has_ended:
+            wire.has_ended = True
+            wire.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.session.received}'/></stream:stream>")
 
     async def _run(self):
         while self.stay or self.session:
@@ -282,6 +288,8 @@ class Device:
         elif kind == "unavailable":
             session.seen.pop(source, None)
             session.ends[source].append(time.monotonic())
+            if source == session.jid:
+                self._hang_up(self.wire)
         elif kind == "subscribe":
             self._send(f"<presence to='{source}' type='subscribed'/>", None)
 
