@@ -46,6 +46,10 @@ pub(super) struct Link {
     refused: BTreeMap<u64, Vec<Slot>>,
     owes: bool,
     is_missing: bool,
+    /// What comes behind this number has been asked for, once: should that be lost too, it comes by time-out.
+    asked_behind: Option<u64>,
+    /// What came is of a view that is not known yet: to ask for it before that would only bring it again.
+    awaits_view: bool,
 }
 
 impl Link {
@@ -87,12 +91,25 @@ impl Link {
         self.owes = true;
         if seq <= self.received {
             Arrival::Again
-        } else if seq > self.received + 1 || stamp > view {
-            self.is_missing = true;
+        } else if seq > self.received + 1 {
+            if !self.awaits_view && self.asked_behind != Some(self.received) {
+                self.asked_behind = Some(self.received);
+                self.is_missing = true;
+            }
+            Arrival::Early
+        } else if stamp > view {
+            self.awaits_view = true;
             Arrival::Early
         } else {
             self.received = seq;
             Arrival::Next
+        }
+    }
+
+    /// Another view is known: what waits for one is asked for.
+    pub(super) const fn view_known(&mut self) {
+        if self.awaits_view {
+            (self.awaits_view, self.is_missing, self.owes) = (false, true, true);
         }
     }
 
