@@ -66,12 +66,15 @@ class Ejabberd(Peer):
     # It has no leases, and its sessions live where their clients connect.
     KINDS = ("kill", "stop", "cut", "rolling")
 
-    def __init__(self, vm=""):
+    def __init__(self, vm="", is_direct=False):
+        """`is_direct`: without proxies, to be measured."""
         self.server = os.environ["XMPP_TEST_POSTGRES"]
         self.user, self.data = re.search(r"//([^@]+)@.*:(\d+)/", self.server).groups()
-        self.vm = vm.split()
+        self.vm, self.is_direct = vm.split(), is_direct
         self.nodes, self.ports, self.listening, self.proxies, self.cuts = {}, {}, {}, {}, {}
         self.joined, self.forced = set(), []
+        # One joins after the other.
+        self.turns = asyncio.Lock()
 
     def path(self, *names):
         return os.path.join(self.directory, *names)
@@ -91,7 +94,7 @@ class Ejabberd(Peer):
         await run("erlc", "-o", directory, self.path("names.erl"))
         for node in self.NODES:
             self.listening[node], self.ports[node] = free_port(), free_port()
-        for node in self.NODES:
+        for node in [] if self.is_direct else self.NODES:
             targets = {other: self.listening[other] for other in self.NODES if other != node}
             targets["data"] = int(self.data)
             for what, target in targets.items():
@@ -115,16 +118,17 @@ class Ejabberd(Peer):
     async def start(self, node):
         if node not in self.nodes:
             self._set_up(node)
-        await self.nodes[node].start()
-        assert await listens(self.ports[node], 120), f"{node} does not come up: see {node}.log"
-        others = self.joined - {node}
-        if node not in self.joined and others:
-            await self._call(node, f"ejabberd_cluster:join('{min(others)}@localhost')", "ok")
-            assert await listens(self.ports[node], 120), f"{node} does not come up again: see {node}.log"
-        self.joined.add(node)
+        async with self.turns:
+            await self.nodes[node].start()
+            assert await listens(self.ports[node], 300), f"{node} does not come up: see {node}.log"
+            if node not in self.joined and self.joined:
+                await self._call(node, f"ejabberd_cluster:join('{min(self.joined)}@localhost')", "ok")
+                assert await listens(self.ports[node], 300), f"{node} does not come up again: see {node}.log"
+            self.joined.add(node)
 
     def _set_up(self, node):
-        ports = {other: proxy.port for (of, other), proxy in self.proxies.items() if of == node}
+        ports = self.listening | {"data": self.data}
+        ports |= {other: proxy.port for (of, other), proxy in self.proxies.items() if of == node}
         config, spool = self.path(f"{node}.yml"), self.path(f"{node}.mnesia")
         settings = {"domain": self.DOMAIN, "database": self.database, "user": self.user}
         with open(config, "w", encoding="utf-8") as file:
@@ -156,10 +160,10 @@ class Ejabberd(Peer):
         await self.nodes[node].end()
 
     def pause(self, node):
-        self.nodes[node].signal(19)
+        self.nodes[node].send(19)
 
     def resume(self, node):
-        self.nodes[node].signal(18)
+        self.nodes[node].send(18)
 
     async def cut(self, node, is_silent, is_whole):
         """From the other nodes; `is_whole`: and from the database."""
@@ -168,7 +172,7 @@ class Ejabberd(Peer):
         self.cuts[node] = (is_silent, proxies)
         for proxy in proxies:
             if is_silent:
-                proxy.signal(19)
+                proxy.send(19)
             else:
                 await proxy.end()
 
@@ -176,7 +180,7 @@ class Ejabberd(Peer):
         is_silent, proxies = self.cuts.pop(node)
         for proxy in proxies:
             if is_silent:
-                proxy.signal(18)
+                proxy.send(18)
             else:
                 await proxy.start()
 

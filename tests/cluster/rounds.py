@@ -24,9 +24,10 @@ class Round:
     async def _fault(self, node=None):
         """From now on times count. Sessions that live at `node` may be lost."""
         if node:
-            accounts = {device.account for device in self.book.devices}
-            homes = await self.peer.homes(accounts)
-            self.died = {account for account, home in homes.items() if home in (node, None)}
+            devices = self.book.devices
+            homes = await self.peer.homes({device.account for device in devices})
+            # Where a server has no homes, a session lives where its client is connected.
+            self.died = {device.account for device in devices if (homes[device.account] or device.node) == node}
         self.book.fault = time.monotonic()
 
     async def _kill(self):
