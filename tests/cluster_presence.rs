@@ -108,8 +108,7 @@ impl World {
         if nodes == 0 {
             servers.push(builder(Stores::all_in(Arc::new(memory))).build());
         } else {
-            let engine =
-                Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, Duration::from_secs(3)));
+            let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
             let store = SharedMemory::new(memory);
             let store = Arc::new(Slow { store, is_slow: Arc::clone(&is_slow) });
             for name in 0..nodes {

@@ -693,6 +693,64 @@ fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
     }
 }
 
+/// Why a node was not to be one.
+fn misfit(node: &Node) -> String {
+    let faults = node.faults.lock().unwrap().clone();
+    let [FaultKind::Engine { error, .. }, FaultKind::Fenced] = &*faults else {
+        panic!("{faults:?}")
+    };
+    error.clone()
+}
+
+impl Nodes {
+    fn start_with(&self, name: &str, ttl: u64, margin: u64) -> Node {
+        let (engine, posts) = (Arc::clone(&self.engine) as _, Arc::clone(&self.engine) as _);
+        let cluster = Cluster::new(name, engine, posts, Arc::clone(&self.store) as _);
+        let (ttl, margin) = (Duration::from_millis(ttl), Duration::from_millis(margin));
+        self.start_in(cluster.leases(ttl, margin), |builder| builder)
+    }
+}
+
+#[test]
+fn node_1_a_node_whose_leases_live_for_another_time_is_refused() {
+    let world = Nodes::new(2);
+    let slots = |world: &Nodes| [0, 1].map(|n| world.node(n).server.node().unwrap().slots());
+    let before = slots(&world);
+    for ttl in [1000, 2999, 3001, 60_000] {
+        let other = world.start_with("other", ttl, 100);
+        world.advance(Duration::from_secs(1));
+        let why = misfit(&other);
+        assert!(why.contains("n0") && why.contains("live for 3s"), "{why}");
+        assert!(other.is_over() && !other.is_member(), "it has ended by itself");
+        world.advance(Duration::from_secs(20));
+        assert_eq!(slots(&world), before, "nobody notices");
+    }
+    let same = world.start_with("same", 3000, 700);
+    world.until("one that fits joins", || same.is_member());
+}
+
+#[test]
+fn node_1_of_two_that_begin_a_cluster_the_first_one_stays() {
+    let world = Nodes::new(0);
+    let (first, second) = (world.start_with("b", 3000, 500), world.start_with("a", 9000, 500));
+    world.until("the first is a member", || first.is_member());
+    assert!(misfit(&second).contains("node b live for 3s"));
+    assert_eq!(first.server.node().unwrap().slots(), 1024);
+    assert!(first.faults.lock().unwrap().is_empty());
+}
+
+#[test]
+fn node_1_a_node_that_stops_too_early_to_renew_is_refused() {
+    let world = Nodes::new(0);
+    let node = world.start_with("a", 3000, 1501);
+    world.settle();
+    assert!(node.is_over() && misfit(&node).contains("margin"));
+    let node = world.start_with("b", 3000, 1500);
+    world.until("it is a member", || node.is_member());
+    world.advance(Duration::from_secs(60));
+    assert!(node.is_member());
+}
+
 #[test]
 fn node_19_a_node_goes_also_where_the_engine_does_not_say_that_its_lease_is_over() {
     for how in [How::Fails, How::IsSilent] {

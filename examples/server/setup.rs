@@ -18,14 +18,24 @@ use crate::Failure;
 use crate::log::Log;
 use crate::settings::{Account, Settings, is_database};
 
+/// What keeps all that a server has.
+pub(crate) async fn stores(settings: &Settings) -> Result<Stores, Failure> {
+    match &settings.data {
+        Some(data) => open(data).await,
+        None => Ok(Stores::memory()),
+    }
+}
+
 /// A server to add to, and the accounts that it has made up.
 pub(crate) async fn server<C: SharedConnection>(
     settings: &Settings,
     allow_insecure: bool,
+    stores: Stores,
 ) -> Result<(ServerBuilder<C>, Vec<Account>), Failure> {
     let log = Log(settings.log);
     let environment = Arc::new(System::new());
-    let (stores, policy, invented) = accounts(settings, allow_insecure, &environment).await?;
+    let made = accounts(settings, allow_insecure, stores, &environment);
+    let (stores, policy, invented) = made.await?;
     let mut limits = Limits::default();
     if settings.no_limits {
         limits = Limits::unlimited();
@@ -61,13 +71,10 @@ pub(crate) async fn server<C: SharedConnection>(
 async fn accounts(
     settings: &Settings,
     allow_insecure: bool,
+    mut stores: Stores,
     environment: &System,
 ) -> Result<(Stores, DomainPolicy, Vec<Account>), Failure> {
     let mut invented = Vec::new();
-    let mut stores = match &settings.data {
-        Some(data) => open(data).await?,
-        None => Stores::memory(),
-    };
     let mut sasl = Policy::new(environment).allow_insecure(allow_insecure);
     match &settings.mechanisms {
         Some(mechanisms) => sasl = sasl.mechanisms(mechanisms),
@@ -140,7 +147,7 @@ fn secret(file: &Path, environment: &System) -> Result<[u8; 32], Failure> {
             let mut secret = [0; 32];
             environment.random(&mut secret);
             let mut new = file.as_os_str().to_owned();
-            new.push(".new");
+            new.push(format!(".{}", std::process::id()));
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true);
             #[cfg(unix)]
@@ -149,8 +156,16 @@ fn secret(file: &Path, environment: &System) -> Result<[u8; 32], Failure> {
                 file.write_all(&secret)?;
                 file.sync_all()
             });
-            written.and_then(|()| fs::rename(&new, file)).map_err(failed)?;
-            Ok(secret)
+            // Of several nodes that begin at the same time, one is the first.
+            let linked = written.and_then(|()| fs::hard_link(&new, file));
+            fs::remove_file(&new).map_err(failed)?;
+            match linked {
+                Ok(()) => Ok(secret),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self::secret(file, environment)
+                }
+                Err(error) => Err(failed(error).into()),
+            }
         }
         Err(error) => Err(failed(error).into()),
     }
@@ -163,12 +178,18 @@ pub(crate) async fn open(data: &Path) -> Result<Stores, Failure> {
 #[cfg(feature = "postgres")]
 async fn connect(url: &Path) -> Result<Stores, Failure> {
     let connected = xmpp_session::store::Postgres::connect(&url.to_string_lossy()).await;
-    // Without the URL, which may have a password in it.
-    let store = connected.map_err(|error| match std::error::Error::source(&error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    })?;
-    Ok(Stores::all_in(Arc::new(store)))
+    Ok(Stores::all_in(Arc::new(connected.map_err(|error| told(&error))?)))
+}
+
+/// An error with what has caused it. None of them has the URL, in which there may be a password.
+#[cfg(feature = "postgres")]
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(not(feature = "postgres"))]

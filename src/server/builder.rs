@@ -416,7 +416,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         #[cfg(feature = "cluster")]
         let stores = match (&self.cluster, &placement) {
             (Some((cluster, _)), Some(placement)) => {
-                cluster.store.of_node(Arc::clone(placement) as _)
+                cluster.place(placement);
+                cluster.stores()
             }
             _ => self.stores,
         };

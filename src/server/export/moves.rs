@@ -75,7 +75,7 @@ impl World {
             let put = put.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(put.is_ready());
         }
-        let engine = Arc::new(MemoryEngine::new(Arc::clone(&clock) as _, TTL));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&clock) as _));
         let line =
             Line { engine: Arc::clone(&engine), closed: Mutex::default(), is_closed: false.into() };
         let store = Arc::new(SharedMemory::new(memory));

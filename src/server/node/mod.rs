@@ -170,7 +170,7 @@ impl<C: SharedConnection> Clustered<C> {
         let mut bytes = [0; 8];
         environment.random(&mut bytes);
         let me = Incarnation::new(u64::from_le_bytes(bytes));
-        let Cluster { name, engine, posts, store, settings } = cluster;
+        let Cluster { name, engine, posts, store, settings, .. } = cluster;
         let node = Node::new(me, name, crate::cluster::SLOTS, settings);
         let actor = Mutex::new(Some(Box::new(Actor::new(me, node))));
         let inbox = Arc::new(Inbox::new());
