@@ -139,12 +139,13 @@ async fn log_in(load: &Arc<Load>, numbers: Range<usize>) -> Result<Vec<Client>> 
 async fn come_and_go(load: &Arc<Load>) -> Result<()> {
     let (start, cost) = (Instant::now(), Cost::begin(&load.pids)?);
     let each = load.logins.div_ceil(AT_ONCE);
-    let users = load.users;
     let come_and_go = |nth: usize| {
         let load = Arc::clone(load);
         tokio::spawn(async move {
             for time in 0..each {
-                Client::log_in(&load, (nth + time * AT_ONCE) % users).await?.leave().await?;
+                // Nobody is in two of them.
+                let n = nth + AT_ONCE * (time % (load.users / AT_ONCE));
+                Client::log_in(&load, n).await?.leave().await?;
             }
             Result::Ok(())
         })
@@ -225,6 +226,9 @@ impl Load {
         }
         if load.steady > 0 && (load.users % 2 == 1 || load.users > load.rate * load.steady) {
             return Err("no pairs, or no message of each user".into());
+        }
+        if load.logins > 0 && load.users < AT_ONCE {
+            return Err("as many users as log in at a time, at least".into());
         }
         if load.contacts % 2 == 1 || load.contacts > 0 && load.contacts >= load.users {
             return Err("contacts are an even number below that of users".into());

@@ -32,7 +32,7 @@ from rounds import settled
 # What `examples/load` is asked for: whose accounts, how many, and for what.
 WORK = {
     "messages": ("m", 198, ["--messages", "500"]),
-    "steady": ("m", 198, ["--steady", "20", "--rate", "1000"]),
+    "steady": ("m", 198, ["--steady", "30", "--rate", "1000"]),
     "presence": ("p", 99, ["--contacts", "20", "--rounds", "50"]),
     "logins": ("m", 198, ["--logins", "2000"]),
 }
@@ -41,7 +41,10 @@ CHOICE = {"m": 900, "p": 450, "k": 60}
 
 
 class One(Alone):
-    """No password is hashed, as at ejabberd."""
+    """All accounts are there, and no password is hashed, as at ejabberd."""
+
+    async def _make(self, accounts):
+        pass
 
     async def _set_up(self, node):
         await super()._set_up(node)
@@ -50,6 +53,9 @@ class One(Alone):
 
 class Nodes(Ours):
     """The same, without proxies."""
+
+    async def _make(self, accounts):
+        pass
 
     async def _set_up(self, node):
         self.ports[node], self.proxies[node] = free_port(), {}
@@ -171,7 +177,7 @@ async def ready(devices):
 
 
 def peers(options):
-    ours = {"log": "warn", "options": ["--any-account", Peer.PASSWORD]}
+    ours = {"log": "error", "options": ["--any-account", Peer.PASSWORD]}
     known = {
         "one node": lambda: One(options.binary, **ours),
         "nodes": lambda: Nodes(options.binary, **ours),
