@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use xmpp_session::environment::{Environment, System};
 use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Server, ServerBuilder};
-use xmpp_session::store::{AnyAccount, Credentials, Stores};
+use xmpp_session::store::{AnyAccount, Credentials, ScramHash, ScramKeys, Stores};
 use xmpp_session::xep;
 
 use crate::Failure;
@@ -122,17 +123,32 @@ fn demonstration(settings: &Settings, environment: &System) -> Result<Vec<Accoun
     Ok(accounts)
 }
 
-/// Makes accounts, or gives them new passwords.
+/// Makes accounts, or gives them new passwords. Who has this one already stays as it is: other nodes may be using it.
 pub(crate) async fn add(
     stores: &Stores,
     environment: &System,
     accounts: impl IntoIterator<Item = &Account>,
 ) -> Result<(), Failure> {
     for (jid, password) in accounts {
+        let kept = stores.accounts.credentials(jid).await?;
+        if kept.is_some_and(|kept| is_of(&kept, password)) {
+            continue;
+        }
         let credentials = Credentials::from_password(password, environment)?;
         stores.accounts.set_credentials(jid, credentials).await?;
     }
     Ok(())
+}
+
+/// Whether all that may be kept of a password is there.
+fn is_of(kept: &Credentials, password: &str) -> bool {
+    let has = |hash: ScramHash| {
+        let keys = kept.keys(hash)?;
+        let iterations = NonZeroU32::new(keys.iterations)?;
+        let derived = ScramKeys::derive(password, &keys.salt, iterations, hash).ok()?;
+        Some(derived == *keys)
+    };
+    !kept.disabled && ScramHash::ALL.into_iter().all(|hash| has(hash) == Some(true))
 }
 
 /// What tokens are derived from: drawn once, and kept apart from the data. Who copies the data alone cannot log in with it.

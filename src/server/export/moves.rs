@@ -17,7 +17,6 @@ use crate::server::{Cluster, Server, Shutdown, Transport};
 use crate::store::{AccountStore, Credentials, Memory, SharedMemory, SharedStore};
 use crate::xep::{Carbons, Ping, StreamManagement};
 
-const TTL: Duration = Duration::from_secs(3);
 /// Accounts enough that each node has some of them.
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 

@@ -13,6 +13,7 @@ use super::act::Said;
 use super::letter::{Letter, Tale};
 use super::placement::fence;
 use super::presence::{Presences, subscription};
+use super::shield::is_panic;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
 use crate::cluster::{
@@ -282,7 +283,9 @@ impl<C: SharedConnection> Actor<C> {
                 Ok(answer) => self.node.handle_answer(now(), id, answer),
                 Err(error) => {
                     clustered.inbox.figures.lock().engine_failures += 1;
-                    core.faults.engine_failed(Some(&error));
+                    if !is_panic(&error) {
+                        core.faults.engine_failed(Some(&error));
+                    }
                 }
             }
         }
@@ -290,6 +293,7 @@ impl<C: SharedConnection> Actor<C> {
             heard = true;
             match term {
                 Ok(term) => self.node.handle_term(now(), &instance, term),
+                Err(error) if is_panic(&error) => {}
                 Err(error) => {
                     core.faults.shared_store_failed(StoreCall::CountTerm, Some(&error));
                 }
@@ -299,7 +303,10 @@ impl<C: SharedConnection> Actor<C> {
             heard = true;
             match stored(&said) {
                 None => {
-                    core.faults.shared_store_failed(StoreCall::ClaimSlot, said.as_ref().err());
+                    let error = said.as_ref().err().filter(|error| !is_panic(*error));
+                    if error.is_some() {
+                        core.faults.shared_store_failed(StoreCall::ClaimSlot, error);
+                    }
                     self.unheard.push((slot, token));
                 }
                 stored => self.node.handle_claimed(now(), slot, token, stored),
