@@ -26,9 +26,10 @@ class Round:
         """From now on times count. Sessions that live at `node` may be lost."""
         self.node = node
         if node:
-            accounts = {device.account for device in self.book.devices}
-            homes = await self.peer.homes(accounts)
-            self.died = {account for account, home in homes.items() if home in (node, None)}
+            devices = self.book.devices
+            homes = await self.peer.homes({device.account for device in devices})
+            # Where a server has no homes, a session lives where its client is connected.
+            self.died = {device.account for device in devices if (homes[device.account] or device.node) == node}
         self.book.fault = time.monotonic()
 
     def stopped(self):

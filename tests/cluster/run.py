@@ -17,6 +17,7 @@ import time
 
 from book import Book
 from client import Device
+from ejabberd import Ejabberd
 from ours import Alone, Ours
 from rounds import Round, settled
 from stock import Stock, command
@@ -254,6 +255,8 @@ def table(totals):
 def peers(options):
     if options.peer == "alone":
         return [Alone(options.binary)]
+    if options.peer == "ejabberd":
+        return [Ejabberd()]
     return [Ours(options.binary, engine, options.log) for engine in options.engine.split(",")]
 
 
@@ -303,7 +306,7 @@ async def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default="target/release/examples/server")
-    parser.add_argument("--peer", choices=["ours", "alone"], default="ours")
+    parser.add_argument("--peer", choices=["ours", "alone", "ejabberd"], default="ours")
     parser.add_argument("--engine", default="redis,postgres", help="which engines, one after the other")
     parser.add_argument("--kinds", default="kill,stop,cut,engine,empty,rolling,fourth")
     parser.add_argument("--rounds", type=int, default=100, help="of each kind, on each engine")
