@@ -373,7 +373,6 @@ struct Failed {
 impl<C: SharedConnection> Outbound<C> {
     /// Whether an item may be sent at all; counts it if so.
     #[inline]
-    #[inline]
     fn admit(&mut self, item: &Item<'_>) -> Result<(), NotSent> {
         if self.ended {
             return Err(NotSent::Ended);
