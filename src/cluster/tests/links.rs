@@ -369,6 +369,7 @@ fn any_up() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(Up::Taken),
         Just(Up::EndOfInput),
         Just(Up::Gone),
+        any::<u32>().prop_map(Up::Handled),
     ];
     (any::<u16>(), any_leg(), said).prop_map(|(slot, (leg, number), said)| Frame {
         source: None,
