@@ -120,7 +120,7 @@ class Ours(Peer):
             if keep:
                 await run("bash", "-c", os.environ["XMPP_TEST_POSTGRES_RESTART"])
             else:
-                await self._sql("TRUNCATE xmpp_cluster CASCADE")
+                await self._sql("TRUNCATE xmpp_session.xmpp_cluster CASCADE")
         await self.redis.start()
         assert await listens(self.redis_port), "Redis does not start again"
 
@@ -146,7 +146,7 @@ class Ours(Peer):
         """Names of the members; owner of each slot, and to whom it moves."""
         try:
             if self.engine == "postgres":
-                found = bytes.fromhex(await self._sql("SELECT encode(record, 'hex') FROM xmpp_cluster"))
+                found = bytes.fromhex(await self._sql("SELECT encode(record, 'hex') FROM xmpp_session.xmpp_cluster"))
             else:
                 found = await self._hget("xmpp", "record")
         except (OSError, AssertionError, asyncio.IncompleteReadError):

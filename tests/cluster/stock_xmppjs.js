@@ -12,10 +12,7 @@ const service = () => `xmpp://127.0.0.1:${ports[Math.floor(Math.random() * ports
 const send = (...element) => xmpp.send(xml(...element)).catch(() => {});
 const bodies = (stanza) => stanza.is("message") && stanza.getChildText("body");
 
-let binds = 0;
-// A resource is used once.
-const resource = (bind) => bind(`r-${++binds}`);
-const xmpp = client({ service: service(), domain, username, password, resource });
+const xmpp = client({ service: service(), domain, username, password });
 xmpp.reconnect.delay = 100;
 xmpp.on("error", () => {});
 xmpp.on("disconnect", () => {
