@@ -921,10 +921,10 @@ impl Wake for Woken {
     }
 }
 
-type Leaver = (usize, fn() -> Shutdown);
+pub(crate) type Leaver = (usize, fn() -> Shutdown);
 
 /// Drives what leaves to its end, and calls `meanwhile` again and again.
-fn leave(world: &Nodes, leaves: &[Leaver], mut meanwhile: impl FnMut(usize)) {
+pub(crate) fn leave(world: &Nodes, leaves: &[Leaver], mut meanwhile: impl FnMut(usize)) {
     let leave = |(n, how): &Leaver| -> Pin<Box<dyn Future<Output = ()>>> {
         let (node, how) = (world.node(*n).server.node().unwrap(), how());
         Box::pin(async move { node.leave(how).await })
