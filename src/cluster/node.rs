@@ -183,20 +183,25 @@ impl Node {
         self.member.acts_until().filter(|_| !self.is_over)
     }
 
-    /// The store has been told of the new owner of a slot; `None`: it has failed, and is asked again.
+    /// The store has been told of the new owners of slots; `None`: it has failed, and is asked again. What follows from
+    /// all of them is looked for once: a node that begins alone claims every slot.
     pub(crate) fn handle_claimed(
         &mut self,
         now: Duration,
-        slot: Slot,
-        token: View,
-        stored: Option<Stored>,
+        claims: impl IntoIterator<Item = (Slot, View, Option<Stored>)>,
     ) {
-        match stored {
-            Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
-            None if self.token(slot) == Some(token) => {
-                self.effects.push_back(Effect::Claim { slot, token });
+        let mut is_stored = false;
+        for (slot, token, stored) in claims {
+            match stored {
+                Some(stored) => is_stored |= self.stored(now, Job { slot, token }, stored),
+                None if self.token(slot) == Some(token) => {
+                    self.effects.push_back(Effect::Claim { slot, token });
+                }
+                None => {}
             }
-            None => {}
+        }
+        if is_stored {
+            self.settle(now);
         }
     }
 
@@ -279,9 +284,17 @@ impl Node {
     }
 
     /// The store answers an operation that was marked with this token; the first is the claim.
+    #[cfg(test)]
     pub(crate) fn handle_stored(&mut self, now: Duration, job: Job, stored: Stored) {
+        if self.stored(now, job, stored) {
+            self.settle(now);
+        }
+    }
+
+    /// Whether something may follow from it.
+    fn stored(&mut self, now: Duration, job: Job, stored: Stored) -> bool {
         if !self.may_act(now) {
-            return;
+            return false;
         }
         match stored {
             Stored::Done => {
@@ -290,14 +303,15 @@ impl Node {
             }
             // Of a term that this node has not heard of: another engine has another cluster (NODE-3).
             Stored::Refused { by } if by.term > self.member.view().term => {
-                return self.end(Effect::Fenced);
+                self.end(Effect::Fenced);
+                return false;
             }
             Stored::Refused { by } => {
                 self.slots.deposed(job.slot, job.token, by);
                 self.member.look();
             }
         }
-        self.settle(now);
+        true
     }
 
     /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has

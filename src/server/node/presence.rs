@@ -255,7 +255,7 @@ impl Presences {
         letter: Letter,
     ) -> Option<Task> {
         match letter {
-            Letter::Stanza(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
+            Letter::Stanza(_) | Letter::Reply(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
             Letter::Broadcast(stanza) => {
                 let word = word?;
                 if word.is_available {
