@@ -277,6 +277,13 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         false
     }
 
+    /// The resources of a bare JID from which presence is [hidden](Self::hides), where it is not hidden from the bare
+    /// JID: of a contact at another node nobody can ask about each session. Asked as that is.
+    fn hidden_resources(&self, account: &AccountState, bare: &str) -> Vec<String> {
+        let _ = (account, bare);
+        Vec::new()
+    }
+
     /// Looks at a message whose outcome is known, if a local account is its sender or its recipient.
     /// Called once for each message, and once more when a session gets it from the offline store
     /// ([`Outcome::Retrieved`]); not for copies that are sent from here by

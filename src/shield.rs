@@ -31,6 +31,10 @@ named! {
         Component = "component",
         /// What hashes passwords.
         Hashing = "hashing",
+        /// The engine of a cluster.
+        Engine = "engine",
+        /// The way for posts of a cluster.
+        Posts = "posts",
     }
     /// Its name, for logs and metrics.
     pub const fn as_str;

@@ -108,8 +108,7 @@ impl World {
         if nodes == 0 {
             servers.push(builder(Stores::all_in(Arc::new(memory))).build());
         } else {
-            let engine =
-                Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, Duration::from_secs(3)));
+            let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
             let store = SharedMemory::new(memory);
             let store = Arc::new(Slow { store, is_slow: Arc::clone(&is_slow) });
             for name in 0..nodes {
@@ -344,10 +343,18 @@ fn apart(world: &World) -> [&'static str; 3] {
 
 /// The same on one server and on three.
 fn alike(steps: &[Step<'_>]) -> Vec<String> {
-    let cluster = World::new(3);
-    let names = apart(&cluster);
+    alike_with(|_| Vec::new(), steps)
+}
+
+/// The same, with items of rosters.
+fn alike_with(
+    items: impl Fn([&'static str; 3]) -> Vec<(&'static str, &'static str, Subscription)>,
+    steps: &[Step<'_>],
+) -> Vec<String> {
+    let names = apart(&World::new(3));
+    let (items, cluster) = (items(names), World::with(3, &items(names)));
     let told = by_sender(transcript(&cluster, names, steps));
-    let alone = by_sender(transcript(&World::new(0), names, steps));
+    let alone = by_sender(transcript(&World::with(0, &items), names, steps));
     let only = |these: &[String], those: &[String]| {
         these.iter().filter(|line| !those.contains(line)).cloned().collect::<Vec<_>>()
     };
@@ -571,11 +578,35 @@ fn node_15_a_half_that_is_left_over_heals() {
         world.send(&romeo, GET);
         assert!(romeo.take().contains(&format!("subscription='{left}'")));
         world.send(&romeo, "<presence/>");
+        // What juliet sees of it she sees to its end.
+        world.send(&romeo, "<presence type='unavailable'/>");
         world.send(&romeo, GET);
         let told = romeo.take();
         let last = told.rsplit("<item").next().unwrap();
         assert!(last.contains("subscription='none'"), "{left}: {told}");
     }
+}
+
+#[test]
+fn pres_20_whoever_is_not_in_the_roster_is_seen_as_at_one_node() {
+    let both = |[romeo, juliet, _]: [&'static str; 3]| vec![(romeo, juliet, Subscription::Both)];
+    let seen = alike_with(
+        |names| vec![(names[0], names[1], Subscription::From), both(names)[0]],
+        &[
+            Come("JULIET/1"),
+            Come("JULIET/2"),
+            Send("JULIET/1", "<presence/>"),
+            Come("ROMEO/1"),
+            Come("ROMEO/2"),
+            Send("ROMEO/1", "<presence/>"),
+            Send("ROMEO/1", "<presence><show>away</show></presence>"),
+            Send("ROMEO/2", "<presence/>"),
+            Send("ROMEO/1", "<presence type='unavailable'/>"),
+            Send("ROMEO/2", "<presence><show>dnd</show></presence>"),
+            Lose("ROMEO/2"),
+        ],
+    );
+    assert_eq!(seen.iter().filter(|line| line.contains(" JULIET/1: ")).count(), 7, "{seen:#?}");
 }
 
 /// Two halves are left alone, whatever comes at the same time.
@@ -635,5 +666,150 @@ fn node_15_who_is_blocked_sees_what_he_would_at_one_node() {
             Send("JULIET/1", block("unblock", "ROMEO@example.com")),
             Send("JULIET/1", GET),
         ]);
+    }
+}
+
+/// A block of one session (BLOCK-4) leaves the others out of nothing.
+#[test]
+fn block_6_a_blocked_session_sees_what_it_would_at_one_node() {
+    let (phone, desk) = ("JULIET@example.com/1", "JULIET@example.com/2");
+    let more = [Come("JULIET/2"), Send("JULIET/2", "<presence/>")];
+    let online = Send("ROMEO/1", "<presence><show>away</show></presence>");
+    let offline = Send("ROMEO/1", "<presence type='unavailable'/>");
+    let there = Send("ROMEO/1", "<presence/>");
+    let block_one = Send("ROMEO/1", block("block", phone));
+    let unblock = Send("ROMEO/1", block("unblock", phone));
+    let probe = "<presence type='probe' to='ROMEO@example.com' id='p'/>";
+    for steps in [
+        // Told of its end alone, and of nothing after it.
+        &[block_one, online, offline, there, unblock, online, offline][..],
+        // Blocked while nobody is there, or before it is there itself.
+        &[offline, block_one, there, online, unblock, offline],
+        &[
+            block_one,
+            Lose("JULIET/1"),
+            Come("JULIET/1"),
+            Send("JULIET/1", "<presence/>"),
+            Send("JULIET/1", probe),
+            Send("JULIET/2", probe),
+            online,
+            Lose("ROMEO/1"),
+        ],
+        // One session after the other, then the account, and the other way round.
+        &[
+            block_one,
+            Send("ROMEO/1", block("block", desk)),
+            online,
+            Send("ROMEO/1", block("block", "JULIET@example.com")),
+            unblock,
+            online,
+            Send("ROMEO/1", block("unblock", "JULIET@example.com")),
+            online,
+            Send("ROMEO/1", "<iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'/></iq>"),
+            offline,
+        ],
+        // Several sessions of the account that blocks.
+        &[
+            Come("ROMEO/2"),
+            Send("ROMEO/2", "<presence/>"),
+            block_one,
+            Send("ROMEO/2", "<presence><show>dnd</show></presence>"),
+            Lose("ROMEO/1"),
+            Come("ROMEO/3"),
+            Send("ROMEO/3", "<presence/>"),
+            Lose("ROMEO/2"),
+            Send("ROMEO/3", block("unblock", phone)),
+            Lose("ROMEO/3"),
+        ],
+        // It is not available when it is blocked, or later.
+        &[
+            Send("JULIET/1", "<presence type='unavailable'/>"),
+            block_one,
+            Send("JULIET/1", "<presence/>"),
+            online,
+            Send("JULIET/1", "<presence type='unavailable'/>"),
+            offline,
+            unblock,
+            there,
+            Send("JULIET/1", "<presence/>"),
+        ],
+        // Directed presence, and what the blocked one says.
+        &[
+            Send("ROMEO/1", "<presence to='JULIET@example.com/1'><status>you</status></presence>"),
+            Send("ROMEO/1", "<presence to='JULIET@example.com/2'><status>you</status></presence>"),
+            block_one,
+            Send("ROMEO/1", "<presence to='JULIET@example.com/1'/>"),
+            Send("ROMEO/1", "<presence to='JULIET@example.com'/>"),
+            Send("JULIET/1", "<presence to='ROMEO@example.com/1'/>"),
+            Send("JULIET/1", "<presence><show>away</show></presence>"),
+            Send("JULIET/2", "<presence><show>away</show></presence>"),
+            Send("JULIET/1", "<message to='ROMEO@example.com/1' id='m'><body>a</body></message>"),
+            Send("JULIET/1", "<iq to='ROMEO@example.com/1' id='i' type='get'><q xmlns='x'/></iq>"),
+            Send("ROMEO/1", "<message to='JULIET@example.com/1' id='m'><body>a</body></message>"),
+            Send("ROMEO/1", "<message to='JULIET@example.com/2' id='m'><body>a</body></message>"),
+            offline,
+        ],
+        // The subscription ends and begins anew meanwhile.
+        &[
+            block_one,
+            Send("ROMEO/1", "<presence to='JULIET@example.com' type='unsubscribed'/>"),
+            Send("JULIET/2", SUBSCRIBE_ROMEO),
+            Send("ROMEO/1", "<presence to='JULIET@example.com' type='subscribed'/>"),
+            online,
+            offline,
+        ],
+        &[
+            block_one,
+            Send("JULIET/1", "<presence to='ROMEO@example.com' type='unsubscribe'/>"),
+            online,
+        ],
+    ] {
+        friends_and(&[&more, steps].concat());
+    }
+}
+
+/// Of a node that is lost, whoever saw its sessions, and nobody else.
+#[test]
+fn destroy_17_a_blocked_session_is_not_told_of_the_end_of_a_node() {
+    let names = apart(&World::new(3));
+    let more = [Come("JULIET/2"), Send("JULIET/2", "<presence/>")];
+    let blocked = [Send("ROMEO/1", block("block", "JULIET@example.com/1"))];
+    let later = [Come("JULIET/3"), Send("JULIET/3", "<presence/>")];
+    let again = [Send("ROMEO/1", "<presence type='unavailable'/>"), Send("ROMEO/1", "<presence/>")];
+    for (steps, told) in [
+        ([&FRIENDS[..], &more, &blocked, &later].concat(), [0, 1, 1]),
+        ([&FRIENDS[..], &more, &later, &blocked, &again].concat(), [0, 1, 1]),
+        (
+            [
+                &FRIENDS[..],
+                &more,
+                &later,
+                &blocked,
+                &again,
+                &[Send("ROMEO/1", block("unblock", "JULIET@example.com/1"))],
+            ]
+            .concat(),
+            [1, 1, 1],
+        ),
+        (
+            [
+                &FRIENDS[..],
+                &more,
+                &later,
+                &[Send("ROMEO/1", "<presence to='JULIET@example.com/1'/>")],
+            ]
+            .concat(),
+            [1, 1, 1],
+        ),
+    ] {
+        let world = World::new(3);
+        let (clients, _) = play(&world, names, &steps);
+        world.kill(world.home(names[0]));
+        world.advance(Duration::from_secs(10));
+        for (name, told) in ["JULIET/1", "JULIET/2", "JULIET/3"].iter().zip(told) {
+            let (_, client) = clients.iter().find(|(of, _)| of == name).unwrap();
+            let heard = client.take();
+            assert_eq!(heard.matches("type='unavailable'").count(), told, "{name}: {heard}");
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use xmpp_session::cluster::{
-    Answer, Engine, EngineError, EngineFuture, Incarnation, Lease, MemoryEngine, Record, View,
+    Answer, Engine, EngineError, EngineFuture, Incarnation, Lease, MemoryEngine, Posts, Record,
+    View,
 };
 use xmpp_session::connection::Recorder;
 use xmpp_session::extension::{Admission, Extension};
@@ -19,7 +20,7 @@ use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{
     AccountError, Cluster, FaultKind, ServerBuilder, Shutdown, StoreFailure,
 };
-use xmpp_session::session::AccountState;
+use xmpp_session::session::{AccountState, HostCode};
 use xmpp_session::stanza::Stanza;
 use xmpp_session::store::{
     Fence, FenceTokens, SharedMemory, SharedStore, StoreError, StoreFuture, Stores,
@@ -617,6 +618,9 @@ struct Failing {
 enum How {
     Fails,
     IsSilent,
+    /// At once, or when it is waited for.
+    Panics,
+    PanicsLater,
 }
 
 impl Failing {
@@ -634,10 +638,13 @@ impl Failing {
         error: impl FnOnce(&'static str) -> E,
         done: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>>,
     ) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> {
-        match self.how.lock().unwrap().get(call) {
+        let how = self.how.lock().unwrap().get(call).copied();
+        match how {
             None => done(),
             Some(How::Fails) => Box::pin(std::future::ready(Err(error("broken")))),
             Some(How::IsSilent) => Box::pin(std::future::pending()),
+            Some(How::Panics) => panic!("a bug"),
+            Some(How::PanicsLater) => Box::pin(async { panic!("a bug") }),
         }
     }
 }
@@ -715,7 +722,7 @@ fn node_3_a_store_that_does_not_hear_of_a_slot_is_told_of_and_asked_again() {
                 assert_eq!(call.as_str(), name);
                 match how {
                     How::Fails => assert!(error.contains("broken"), "{error}"),
-                    How::IsSilent => assert_eq!(failure, StoreFailure::Late),
+                    _ => assert_eq!(failure, StoreFailure::Late),
                 }
             }
             world.until("it is mended", || node.server.node().unwrap().slots() == 1024);
@@ -739,6 +746,135 @@ fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
             }
         }
     }
+}
+
+/// The faults are of host code that panicked.
+fn panicked(faults: &[FaultKind], code: HostCode) {
+    assert!(!faults.is_empty());
+    let is_panic = |fault: &FaultKind| match fault {
+        FaultKind::Panic { code: of, message, .. } => {
+            *of == code && message.as_deref() == Some("a bug")
+        }
+        FaultKind::Fenced => true,
+        _ => false,
+    };
+    assert!(faults.iter().all(is_panic), "{faults:?}");
+}
+
+#[test]
+fn fault_3_a_panic_of_what_nodes_stand_on_is_a_call_that_has_failed() {
+    for how in [How::Panics, How::PanicsLater] {
+        for call in ["renew", "replace", "read", "claim", "term"] {
+            let (world, node, faults, _mended) = told_of(call, how, 12);
+            let of_store = matches!(call, "claim" | "term");
+            panicked(&faults, if of_store { HostCode::Store } else { HostCode::Engine });
+            match call {
+                "renew" => assert!(node.server.node().unwrap().is_fenced() && node.is_over()),
+                _ => world.until("it is mended", || node.server.node().unwrap().slots() == 1024),
+            }
+        }
+        let (world, node, _none, failing) = told_of("release", how, 12);
+        failing.set("release", Some(how));
+        leave(&world, &[(0, Shutdown::new)], |_| {});
+        world.until("it ends", || node.is_over());
+        panicked(&node.faults.lock().unwrap(), HostCode::Engine);
+    }
+}
+
+/// Posts that panic while they are told to.
+struct PanickingPosts(Arc<MemoryEngine>, Arc<AtomicBool>);
+
+impl Posts for PanickingPosts {
+    fn post(&self, to: Incarnation, post: Arc<[u8]>) {
+        assert!(!self.1.load(Ordering::Relaxed), "a bug");
+        self.0.post(to, post);
+    }
+
+    fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {
+        self.0.listen(me, inbox);
+    }
+}
+
+#[test]
+fn fault_3_a_panic_of_posts_loses_nothing() {
+    let world = Nodes::new(0);
+    let is_broken = Arc::new(AtomicBool::new(false));
+    for name in ["n0", "n1"] {
+        let posts = PanickingPosts(Arc::clone(&world.engine), Arc::clone(&is_broken));
+        let (engine, store) = (Arc::clone(&world.engine) as _, Arc::clone(&world.store) as _);
+        let cluster = Cluster::new(name, engine, Arc::new(posts), store);
+        world.start_in(cluster, |builder| builder);
+    }
+    world.until("all are members", || world.all().iter().all(Node::is_member));
+    let (juliet, romeo) = (world.account_at(0, "juliet"), world.account_at(1, "romeo"));
+    let (balcony, garden) = (world.client(&juliet, "balcony"), world.online(&romeo, "garden"));
+    is_broken.store(true, Ordering::Relaxed);
+    world.say(&balcony, &format!("<message to='{romeo}/garden'><body>one</body></message>"));
+    world.advance(Duration::from_secs(2));
+    panicked(&world.node(0).faults.lock().unwrap(), HostCode::Posts);
+    assert_eq!(garden.received(), "");
+    is_broken.store(false, Ordering::Relaxed);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(garden.received().matches("one").count(), 1);
+    assert!(world.all().iter().all(Node::is_member));
+}
+
+/// Why a node was not to be one.
+fn misfit(node: &Node) -> String {
+    let faults = node.faults.lock().unwrap().clone();
+    let [FaultKind::Engine { error, .. }, FaultKind::Fenced] = &*faults else {
+        panic!("{faults:?}")
+    };
+    error.clone()
+}
+
+impl Nodes {
+    fn start_with(&self, name: &str, ttl: u64, margin: u64) -> Node {
+        let (engine, posts) = (Arc::clone(&self.engine) as _, Arc::clone(&self.engine) as _);
+        let cluster = Cluster::new(name, engine, posts, Arc::clone(&self.store) as _);
+        let (ttl, margin) = (Duration::from_millis(ttl), Duration::from_millis(margin));
+        self.start_in(cluster.leases(ttl, margin), |builder| builder)
+    }
+}
+
+#[test]
+fn node_1_a_node_whose_leases_live_for_another_time_is_refused() {
+    let world = Nodes::new(2);
+    let slots = |world: &Nodes| [0, 1].map(|n| world.node(n).server.node().unwrap().slots());
+    let before = slots(&world);
+    for ttl in [1000, 2999, 3001, 60_000] {
+        let other = world.start_with("other", ttl, 100);
+        world.advance(Duration::from_secs(1));
+        let why = misfit(&other);
+        assert!(why.contains("n0") && why.contains("live for 3s"), "{why}");
+        assert!(other.is_over() && !other.is_member(), "it has ended by itself");
+        world.advance(Duration::from_secs(20));
+        assert_eq!(slots(&world), before, "nobody notices");
+    }
+    let same = world.start_with("same", 3000, 700);
+    world.until("one that fits joins", || same.is_member());
+}
+
+#[test]
+fn node_1_of_two_that_begin_a_cluster_the_first_one_stays() {
+    let world = Nodes::new(0);
+    let (first, second) = (world.start_with("b", 3000, 500), world.start_with("a", 9000, 500));
+    world.until("the first is a member", || first.is_member());
+    assert!(misfit(&second).contains("node b live for 3s"));
+    assert_eq!(first.server.node().unwrap().slots(), 1024);
+    assert!(first.faults.lock().unwrap().is_empty());
+}
+
+#[test]
+fn node_1_a_node_that_stops_too_early_to_renew_is_refused() {
+    let world = Nodes::new(0);
+    let node = world.start_with("a", 3000, 1501);
+    world.settle();
+    assert!(node.is_over() && misfit(&node).contains("margin"));
+    let node = world.start_with("b", 3000, 1500);
+    world.until("it is a member", || node.is_member());
+    world.advance(Duration::from_secs(60));
+    assert!(node.is_member());
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod web;
 
 use std::net::IpAddr;
 
-use options::{Command, Options, help, parse};
+use options::{Cluster, Command, Engine, Options, help, parse};
 use settings::Level;
 use xmpp_session::sasl::Mechanism;
 use xmpp_session::session::Conflict;
@@ -179,12 +179,60 @@ fn data_may_be_a_database() {
 }
 
 #[test]
+fn a_node_has_a_name_and_a_database_that_all_share() {
+    let (data, cluster) = ("--data postgres://db.example/xmpp", "--cluster redis://a:1,rediss://b");
+    if cfg!(not(all(feature = "redis", feature = "postgres"))) {
+        let error = error(&format!("{cluster} --node one"));
+        assert!(error.contains("--features tokio,redis,postgres"));
+        return;
+    }
+    assert_eq!(serve("").cluster, None);
+    let node = |more: &str| serve(&format!("{cluster} --node one {data} {more}")).cluster.unwrap();
+    let urls = "redis://a:1,rediss://b".to_owned();
+    let (engine, node_name) = (Engine::Redis, "one".to_owned());
+    assert_eq!(node(""), Cluster { urls, engine, node: node_name, other_host: None });
+    assert_eq!(node("--engine postgres").engine, Engine::Postgres);
+    let places = [
+        ("two.example.com", ("two.example.com", None)),
+        ("two.example.com:5223", ("two.example.com", Some(5223))),
+        ("127.0.0.1:1", ("127.0.0.1", Some(1))),
+        ("::1", ("::1", None)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:2", ("::1", Some(2))),
+    ];
+    for (text, (host, port)) in places {
+        let other_host = node(&format!("--see-other-host {text}")).other_host;
+        assert_eq!(other_host, Some((host.to_owned(), port)), "{text}");
+    }
+    let cases = [
+        (cluster.to_owned(), "--node"),
+        ("--node one".to_owned(), "--cluster"),
+        ("--engine redis".to_owned(), "--cluster"),
+        ("--see-other-host a.example".to_owned(), "--cluster"),
+        (format!("{cluster} --node one"), "--data postgres://"),
+        (format!("{cluster} --node one --engine postgres"), "--data postgres://"),
+        (format!("{cluster} --node one {data} --engine etcd"), "redis or postgres"),
+        (format!("{cluster} --node one {data} --see-other-host a:b"), "two.example.com:5222"),
+        (format!("{cluster} --node one {data} --see-other-host ::1:70000"), "two.example.com:5222"),
+        (format!("--cluster 127.0.0.1:6379 --node one {data}"), "redis://HOST:PORT"),
+        (format!("--cluster redis://a,http://:pencil@b --node one {data}"), "redis://HOST:PORT"),
+    ];
+    for (line, right) in cases {
+        let error = error(&line);
+        assert!(error.contains(right) && !error.contains("pencil"), "{line}: {error}");
+    }
+    if cfg!(feature = "sqlite") {
+        assert!(error(&format!("{cluster} --node one --data f")).contains("--data postgres://"));
+    }
+}
+
+#[test]
 fn help_names_every_option() {
     assert!(matches!(command("--help"), Ok(Command::Help)));
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
     let settings = include_str!("../examples/server/settings.rs");
     let examples = [
-        (include_str!("../examples/server/options.rs"), help(), 11),
+        (include_str!("../examples/server/options.rs"), help(), 15),
         (include_str!("../examples/web/options.rs"), web::help(), 7),
     ];
     for (source, help, own) in examples {

@@ -4,7 +4,7 @@ use std::io::{Write as _, stderr};
 use std::time::SystemTime;
 
 use xmpp_session::connection::SharedConnection;
-use xmpp_session::server::{Fault, FaultKind, Login};
+use xmpp_session::server::{Fault, Login};
 use xmpp_session::session::{Event, EventKind};
 
 use crate::settings::Level;
@@ -27,8 +27,8 @@ impl Log {
 
     /// What is broken here is an error, what clients do wrong is not.
     pub(crate) fn fault(self, fault: &Fault) {
-        let level = match fault.kind() {
-            FaultKind::Store { .. } | FaultKind::Panic { .. } => Level::Error,
+        let level = match fault.kind().as_str() {
+            "store" | "panic" | "fenced" | "engine" | "arrival" => Level::Error,
             _ => Level::Info,
         };
         self.tell(level, &fault.to_string());

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+#[cfg(all(feature = "redis", feature = "postgres"))]
+mod cluster;
 mod log;
 mod metrics;
 mod options;
@@ -14,6 +16,7 @@ mod setup;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -21,12 +24,14 @@ use std::time::Duration;
 
 use log::Log;
 use options::{Command, Options};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use xmpp_session::environment::System;
 #[cfg(feature = "websocket")]
 use xmpp_session::host::WebSockets;
 use xmpp_session::host::{Host, Listener, tokio::listen};
+use xmpp_session::outbox::Outbox;
+use xmpp_session::server::Server;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -71,17 +76,17 @@ async fn serve(options: Options) -> Result<(), Failure> {
     if let Some(authorities) = &options.clients_from {
         tls = tls.clients_from_pem_file(authorities)?;
     }
-    let (server, invented) = setup::server(&options.settings, false).await?;
+    #[cfg(all(feature = "redis", feature = "postgres"))]
+    if let Some(cluster) = &options.cluster {
+        return cluster::serve(cluster, &options, tls).await;
+    }
+    let stores = setup::stores(&options.settings).await?;
+    let (server, invented) = setup::server(&options.settings, false, stores).await?;
     let server = server.listener(move |event| log.event(event)).build();
     let host = Host::new(server.clone()).tls(tls).shutdown_timeout(Duration::from_secs(3));
     let host = Arc::new(host);
 
-    // Each client is an open file.
-    rlimit::increase_nofile_limit(u64::MAX)?;
-    let plain = options.listen.into_iter().map(|address| (address, Kind::Plain));
-    let direct_tls = options.direct_tls.into_iter().map(|address| (address, Kind::DirectTls));
-    let websocket = options.websocket.into_iter().map(|address| (address, Kind::WebSocket));
-    let (mut text, mut listeners) = (String::new(), Vec::new());
+    let mut text = String::new();
     for (jid, password) in &invented {
         writeln!(text, "account {jid}, password {password}")?;
     }
@@ -89,39 +94,95 @@ async fn serve(options: Options) -> Result<(), Failure> {
         text += "To try it out, log in with any XMPP client: give it one of these accounts and, as its \
                  server, an address from below; accept the certificate.\n";
     }
-    for (address, kind) in plain.chain(direct_tls).chain(websocket) {
-        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        writeln!(text, "listening on {}", socket.local_addr()?)?;
-        let mut listener = Listener::from(socket).on_error(move |client, error| match client {
-            Some(client) => log.debug(&format!("a connection from {client} broke: {error}")),
-            None => log.error(&format!("cannot accept a connection: {error}")),
-        });
-        listener = match (kind, options.allow_plaintext) {
-            (Kind::Plain | Kind::WebSocket, true) => listener.secure(),
-            (Kind::Plain, false) => listener,
-            (Kind::DirectTls | Kind::WebSocket, _) => listener.direct_tls(),
-        };
-        #[cfg(feature = "websocket")]
-        if kind == Kind::WebSocket {
-            listener = listener.websocket(WebSockets::from_any_page());
-        }
-        if !options.proxies.is_empty() {
-            let proxies = options.proxies.clone();
-            listener = listener.proxied(move |address| proxies.contains(&address));
-        }
-        listeners.push((listener, setup::stop()?));
+    let mut listening = Vec::new();
+    for listener in sockets(&options)?.listen(&options, log, &mut text)? {
+        listening.push((listener, setup::stop()?));
     }
-    if let Some(address) = options.metrics {
-        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        writeln!(text, "metrics on http://{}/metrics", listener.local_addr()?)?;
-        tokio::spawn(metrics::serve(listener, server));
-    }
+    serve_metrics(&options, server, &mut text).await?;
     print!("{text}");
     let listen = |(listener, stop)| tokio::spawn(listen(Arc::clone(&host), listener, stop));
-    for listening in listeners.into_iter().map(listen).collect::<Vec<_>>() {
+    for listening in listening.into_iter().map(listen).collect::<Vec<_>>() {
         listening.await?;
+    }
+    Ok(())
+}
+
+/// Where clients are accepted: the addresses are taken, and nobody is let in yet.
+struct Sockets(Vec<(TcpSocket, SocketAddr, Kind)>);
+
+fn sockets(options: &Options) -> Result<Sockets, Failure> {
+    // Each client is an open file.
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let plain = options.listen.iter().map(|address| (*address, Kind::Plain));
+    let direct_tls = options.direct_tls.iter().map(|address| (*address, Kind::DirectTls));
+    let websocket = options.websocket.iter().map(|address| (*address, Kind::WebSocket));
+    let mut sockets = Vec::new();
+    for (address, kind) in plain.chain(direct_tls).chain(websocket) {
+        let bind = || {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            #[cfg(not(windows))]
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        };
+        sockets.push((bind().map_err(|error| cannot_listen(address, &error))?, address, kind));
+    }
+    Ok(Sockets(sockets))
+}
+
+impl Sockets {
+    /// Clients can connect; `text` gets the addresses.
+    fn listen(
+        self,
+        options: &Options,
+        log: Log,
+        text: &mut String,
+    ) -> Result<Vec<Listener<TcpListener>>, Failure> {
+        let mut listeners = Vec::new();
+        for (socket, address, kind) in self.0 {
+            let socket = socket.listen(1024).map_err(|error| cannot_listen(address, &error))?;
+            writeln!(text, "listening on {}", socket.local_addr()?)?;
+            let mut listener = Listener::from(socket).on_error(move |client, error| match client {
+                Some(client) => log.debug(&format!("a connection from {client} broke: {error}")),
+                None => log.error(&format!("cannot accept a connection: {error}")),
+            });
+            listener = match (kind, options.allow_plaintext) {
+                (Kind::Plain | Kind::WebSocket, true) => listener.secure(),
+                (Kind::Plain, false) => listener,
+                (Kind::DirectTls | Kind::WebSocket, _) => listener.direct_tls(),
+            };
+            #[cfg(feature = "websocket")]
+            if kind == Kind::WebSocket {
+                listener = listener.websocket(WebSockets::from_any_page());
+            }
+            if !options.proxies.is_empty() {
+                let proxies = options.proxies.clone();
+                listener = listener.proxied(move |address| proxies.contains(&address));
+            }
+            listeners.push(listener);
+        }
+        Ok(listeners)
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
+    format!("cannot listen on {address}: {error}").into()
+}
+
+/// Answers Prometheus, if it is to.
+async fn serve_metrics(
+    options: &Options,
+    server: Server<Arc<Outbox>>,
+    text: &mut String,
+) -> Result<(), Failure> {
+    if let Some(address) = options.metrics {
+        let socket = TcpListener::bind(address).await;
+        let listener = socket.map_err(|error| cannot_listen(address, &error))?;
+        writeln!(text, "metrics on http://{}/metrics", listener.local_addr()?)?;
+        tokio::spawn(metrics::serve(listener, server));
     }
     Ok(())
 }

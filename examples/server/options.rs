@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use xmpp_session::address as addresses;
+
 use crate::settings::{self, Account, Settings, address, no};
 
 const HEAD: &str = "\
@@ -20,7 +22,15 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --clients-from FILE      clients may log in by a certificate which an authority in this PEM file has issued
   --allow-plaintext        no TLS needed; loopback addresses only
   --metrics ADDR:PORT      answers Prometheus here, at /metrics
-  --adduser JID:PASSWORD   adds an account to the --data file, or gives it a new password, and exits
+  --adduser JID:PASSWORD   adds an account to the --data file or database, or gives it a new password, and exits
+  --cluster URLS           this is one node of several, which are one server (docs/cluster.md): posts go by these instances
+                           of Redis or Valkey, redis:// or rediss://, separated by commas; wants --node and a --data
+                           postgres://… that all nodes share; needs features redis and postgres
+  --engine ENGINE          where leases are, and who owns what: redis (the first of the --cluster URLs), or postgres
+                           (the --data database) (default redis)
+  --node NAME              the name of this node, by which people tell it from others
+  --see-other-host HOST[:PORT]
+                           where clients are sent when this node leaves
   --help                   prints this
 ";
 
@@ -31,6 +41,9 @@ pub(crate) fn help() -> String {
 
 pub(crate) const NO_WEBSOCKET: &str = "--websocket needs a server built with WebSockets: \
     cargo run --release --features tokio,websocket --example server -- --websocket ADDR:PORT";
+
+pub(crate) const NO_CLUSTER: &str = "--cluster needs a server built with what nodes stand on: \
+    cargo run --release --features tokio,redis,postgres --example server -- --cluster redis://… --node NAME --data postgres://…";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -51,7 +64,24 @@ pub(crate) struct Options {
     pub(crate) clients_from: Option<PathBuf>,
     pub(crate) allow_plaintext: bool,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) settings: Settings,
+}
+
+/// What makes a server one node of several.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    pub(crate) urls: String,
+    pub(crate) engine: Engine,
+    pub(crate) node: String,
+    pub(crate) other_host: Option<(String, Option<u16>)>,
+}
+
+/// Where leases and the record of who owns what are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Redis,
+    Postgres,
 }
 
 /// Reads the command line, without the name of the program. An error says what would be right.
@@ -65,9 +95,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         clients_from: None,
         allow_plaintext: false,
         metrics: None,
+        cluster: None,
         settings: Settings::new(),
     };
     let (mut certificate, mut key, mut add_user) = (None, None, None);
+    let (mut urls, mut engine, mut node, mut other_host) = (None, None, None, None);
     let mut args = args.into_iter();
     while let Some(name) = args.next() {
         let name = name.as_str();
@@ -84,6 +116,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--adduser" => add_user = Some(settings::account(&value("JID:PASSWORD")?, ':')?),
             "--cert" => certificate = Some(value("a PEM file")?.into()),
             "--key" => key = Some(value("a PEM file")?.into()),
+            "--cluster" => urls = Some(instances(&value("redis://HOST:PORT")?)?),
+            "--engine" => engine = Some(self::engine(name, &value("redis or postgres")?)?),
+            "--node" => node = Some(value("a name")?),
+            "--see-other-host" => other_host = Some(place(name, &value("HOST or HOST:PORT")?)?),
             "--clients-from" => options.clients_from = Some(value("a PEM file")?.into()),
             other => options.settings.take(other, &mut value)?,
         }
@@ -102,6 +138,26 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         (None, None) => None,
         _ => return Err("--cert FILE and --key FILE go together".into()),
     };
+    options.cluster = match (urls, node) {
+        (Some(urls), Some(node)) => {
+            let engine = engine.unwrap_or(Engine::Redis);
+            Some(Cluster { urls, engine, node, other_host })
+        }
+        (Some(_), None) => {
+            return Err("--cluster wants --node NAME as well: another one for each node".into());
+        }
+        (None, node) => {
+            let alone = [
+                ("--node", node.is_some()),
+                ("--engine", engine.is_some()),
+                ("--see-other-host", other_host.is_some()),
+            ];
+            if let Some((name, _)) = alone.iter().find(|(_, is_there)| *is_there) {
+                return Err(format!("{name} is for nodes: add --cluster redis://HOST:PORT"));
+            }
+            None
+        }
+    };
     options.complete()?;
     Ok(Command::Serve(Box::new(options)))
 }
@@ -109,6 +165,18 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 impl Options {
     /// Fills in what was left out, and looks at what has to fit together.
     fn complete(&mut self) -> Result<(), String> {
+        if let Some(cluster) = &self.cluster {
+            if cfg!(not(all(feature = "redis", feature = "postgres"))) {
+                return Err(NO_CLUSTER.into());
+            }
+            if !self.settings.data.as_deref().is_some_and(settings::is_database) {
+                let why = "the database that all nodes share";
+                return Err(format!("--cluster wants --data postgres://… as well: {why}"));
+            }
+            if cluster.node.trim().is_empty() {
+                return Err("--node wants a name that is not empty".into());
+            }
+        }
         if self.listen.is_empty() && self.direct_tls.is_empty() && self.websocket.is_empty() {
             self.listen.push((IpAddr::from(Ipv4Addr::LOCALHOST), 5222).into());
         }
@@ -126,4 +194,41 @@ impl Options {
 
 fn proxy(name: &str, value: &str) -> Result<IpAddr, String> {
     value.parse().map_err(|_| no(name, value, "an IP address, such as 127.0.0.1 or ::1"))
+}
+
+/// URLs, which may have passwords: no error shows them.
+fn instances(urls: &str) -> Result<String, String> {
+    let is_one = |url: &str| {
+        let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
+        rest.is_some_and(|rest| !rest.is_empty())
+    };
+    if urls.split(',').all(|url| is_one(url.trim())) {
+        return Ok(urls.to_owned());
+    }
+    let right = "redis://HOST:PORT, or rediss:// for TLS, with commas between several";
+    Err(format!("what follows --cluster has to be {right}"))
+}
+
+fn engine(name: &str, value: &str) -> Result<Engine, String> {
+    match value {
+        "redis" => Ok(Engine::Redis),
+        "postgres" => Ok(Engine::Postgres),
+        other => Err(no(name, other, "redis or postgres")),
+    }
+}
+
+/// A host, and a port if there is one: `two.example.com`, `127.0.0.1:5223`, `[::1]:5223`, `::1`.
+fn place(name: &str, value: &str) -> Result<(String, Option<u16>), String> {
+    let is_alone = value.parse::<IpAddr>().is_ok();
+    let (host, port) = match value.rsplit_once(':').filter(|_| !is_alone && !value.ends_with(']')) {
+        Some((host, port)) => (host, port.parse().ok()),
+        None => (value, None),
+    };
+    let has_port = host.len() < value.len();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_host = host.parse::<IpAddr>().is_ok() || addresses::domain(host).is_ok();
+    if is_host && has_port == port.is_some() {
+        return Ok((host.to_owned(), port));
+    }
+    Err(no(name, value, "a host or a host and a port, such as two.example.com:5222"))
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,21 +12,31 @@ use xmpp_session::environment::{Environment, System};
 use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Server, ServerBuilder};
-use xmpp_session::store::{AnyAccount, Credentials, Stores};
+use xmpp_session::store::{AnyAccount, Credentials, ScramHash, ScramKeys, Stores};
 use xmpp_session::xep;
 
 use crate::Failure;
 use crate::log::Log;
 use crate::settings::{Account, Settings, is_database};
 
+/// What keeps all that a server has.
+pub(crate) async fn stores(settings: &Settings) -> Result<Stores, Failure> {
+    match &settings.data {
+        Some(data) => open(data).await,
+        None => Ok(Stores::memory()),
+    }
+}
+
 /// A server to add to, and the accounts that it has made up.
 pub(crate) async fn server<C: SharedConnection>(
     settings: &Settings,
     allow_insecure: bool,
+    stores: Stores,
 ) -> Result<(ServerBuilder<C>, Vec<Account>), Failure> {
     let log = Log(settings.log);
     let environment = Arc::new(System::new());
-    let (stores, policy, invented) = accounts(settings, allow_insecure, &environment).await?;
+    let made = accounts(settings, allow_insecure, stores, &environment);
+    let (stores, policy, invented) = made.await?;
     let mut limits = Limits::default();
     if settings.no_limits {
         limits = Limits::unlimited();
@@ -61,13 +72,10 @@ pub(crate) async fn server<C: SharedConnection>(
 async fn accounts(
     settings: &Settings,
     allow_insecure: bool,
+    mut stores: Stores,
     environment: &System,
 ) -> Result<(Stores, DomainPolicy, Vec<Account>), Failure> {
     let mut invented = Vec::new();
-    let mut stores = match &settings.data {
-        Some(data) => open(data).await?,
-        None => Stores::memory(),
-    };
     let mut sasl = Policy::new(environment).allow_insecure(allow_insecure);
     match &settings.mechanisms {
         Some(mechanisms) => sasl = sasl.mechanisms(mechanisms),
@@ -115,17 +123,32 @@ fn demonstration(settings: &Settings, environment: &System) -> Result<Vec<Accoun
     Ok(accounts)
 }
 
-/// Makes accounts, or gives them new passwords.
+/// Makes accounts, or gives them new passwords. Who has this one already stays as it is: other nodes may be using it.
 pub(crate) async fn add(
     stores: &Stores,
     environment: &System,
     accounts: impl IntoIterator<Item = &Account>,
 ) -> Result<(), Failure> {
     for (jid, password) in accounts {
+        let kept = stores.accounts.credentials(jid).await?;
+        if kept.is_some_and(|kept| is_of(&kept, password)) {
+            continue;
+        }
         let credentials = Credentials::from_password(password, environment)?;
         stores.accounts.set_credentials(jid, credentials).await?;
     }
     Ok(())
+}
+
+/// Whether all that may be kept of a password is there.
+fn is_of(kept: &Credentials, password: &str) -> bool {
+    let has = |hash: ScramHash| {
+        let keys = kept.keys(hash)?;
+        let iterations = NonZeroU32::new(keys.iterations)?;
+        let derived = ScramKeys::derive(password, &keys.salt, iterations, hash).ok()?;
+        Some(derived == *keys)
+    };
+    !kept.disabled && ScramHash::ALL.into_iter().all(|hash| has(hash) == Some(true))
 }
 
 /// What tokens are derived from: drawn once, and kept apart from the data. Who copies the data alone cannot log in with it.
@@ -140,7 +163,7 @@ fn secret(file: &Path, environment: &System) -> Result<[u8; 32], Failure> {
             let mut secret = [0; 32];
             environment.random(&mut secret);
             let mut new = file.as_os_str().to_owned();
-            new.push(".new");
+            new.push(format!(".{}", std::process::id()));
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true);
             #[cfg(unix)]
@@ -149,8 +172,16 @@ fn secret(file: &Path, environment: &System) -> Result<[u8; 32], Failure> {
                 file.write_all(&secret)?;
                 file.sync_all()
             });
-            written.and_then(|()| fs::rename(&new, file)).map_err(failed)?;
-            Ok(secret)
+            // Of several nodes that begin at the same time, one is the first.
+            let linked = written.and_then(|()| fs::hard_link(&new, file));
+            fs::remove_file(&new).map_err(failed)?;
+            match linked {
+                Ok(()) => Ok(secret),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self::secret(file, environment)
+                }
+                Err(error) => Err(failed(error).into()),
+            }
         }
         Err(error) => Err(failed(error).into()),
     }
@@ -163,12 +194,18 @@ pub(crate) async fn open(data: &Path) -> Result<Stores, Failure> {
 #[cfg(feature = "postgres")]
 async fn connect(url: &Path) -> Result<Stores, Failure> {
     let connected = xmpp_session::store::Postgres::connect(&url.to_string_lossy()).await;
-    // Without the URL, which may have a password in it.
-    let store = connected.map_err(|error| match std::error::Error::source(&error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    })?;
-    Ok(Stores::all_in(Arc::new(store)))
+    Ok(Stores::all_in(Arc::new(connected.map_err(|error| told(&error))?)))
+}
+
+/// An error with what has caused it. None of them has the URL, in which there may be a password.
+#[cfg(feature = "postgres")]
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(not(feature = "postgres"))]

@@ -30,7 +30,9 @@ impl App {
     pub(crate) async fn new(options: Options) -> Result<Self, Failure> {
         let log = Log(options.settings.log);
         let ends = Arc::<Ends>::default();
-        let (server, invented) = setup::server(&options.settings, options.allow_plaintext).await?;
+        let stores = setup::stores(&options.settings).await?;
+        let server = setup::server(&options.settings, options.allow_plaintext, stores);
+        let (server, invented) = server.await?;
         let server = server.listener({
             let ends = Arc::clone(&ends);
             move |event| {

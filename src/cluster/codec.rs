@@ -76,6 +76,7 @@ impl Lease {
         out.view(self.seen);
         out.view(self.settled);
         out.flag(self.leaving);
+        out.time(self.ttl);
         out.into_bytes().into()
     }
 
@@ -92,6 +93,7 @@ impl Lease {
             seen: input.view()?,
             settled: input.view()?,
             leaving: input.flag()?,
+            ttl: input.time()?,
         };
         input.is_empty().then_some(lease)
     }

@@ -10,7 +10,7 @@
 //! use xmpp_session::environment::System;
 //!
 //! let ttl = Duration::from_millis(200);
-//! let memory = Arc::new(MemoryEngine::new(Arc::new(System::new()), ttl));
+//! let memory = Arc::new(MemoryEngine::new(Arc::new(System::new())));
 //! conformance::engine(|| Arc::clone(&memory) as _, ttl, thread::sleep);
 //! conformance::posts(|| Arc::clone(&memory) as _);
 //! ```
@@ -43,8 +43,8 @@ use crate::park::block_on;
 /// How long something is waited for that comes by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tests an engine whose leases live for `ttl`. `wait` lets so much time pass, by the clock of the engine:
-/// [`thread::sleep`] for most.
+/// Tests an engine, with leases that live for `ttl`: a few times as long as it takes to answer. `wait` lets so much time pass,
+/// by the clock of the engine: [`thread::sleep`] for most.
 pub fn engine(open: impl Fn() -> Arc<dyn Engine>, ttl: Duration, wait: impl Fn(Duration)) {
     leases(&*open(), ttl, &wait);
     record(&open);
@@ -124,7 +124,7 @@ pub fn posts(open: impl Fn() -> Arc<dyn Posts>) {
 
 fn leases(engine: &dyn Engine, ttl: Duration, wait: &impl Fn(Duration)) {
     const RULE: &str = "NODE-1: a lease that is over does not revive";
-    let (me, other) = (lease(), lease());
+    let (me, other) = (lease_of(ttl), lease_of(ttl));
     assert!(!done(RULE, engine.renew(me.clone(), false)).done, "{RULE}: there is none");
     let first = done(RULE, engine.renew(me.clone(), true));
     assert!(first.done && has(&first, &me), "{RULE}: a first one is taken, and is in the answer");
@@ -146,8 +146,15 @@ fn leases(engine: &dyn Engine, ttl: Duration, wait: &impl Fn(Duration)) {
     let answer = done(RULE, engine.read());
     assert!(!has(&answer, &me) && has(&answer, &other), "{RULE}: it was released");
     assert!(!done(RULE, engine.renew(me.clone(), false)).done, "{RULE}: it was released");
-    done(RULE, engine.release(me.incarnation));
-    done(RULE, engine.release(other.incarnation));
+    // Each has its own time.
+    let long = lease_of(ttl * 4);
+    assert!(done(RULE, engine.renew(long.clone(), true)).done, "{RULE}");
+    wait(ttl * 2);
+    let answer = done(RULE, engine.read());
+    assert!(has(&answer, &long) && !has(&answer, &other), "{RULE}: as long as it says");
+    for node in [me, other, long] {
+        done(RULE, engine.release(node.incarnation));
+    }
 }
 
 fn record(open: &impl Fn() -> Arc<dyn Engine>) {
@@ -303,10 +310,22 @@ fn incarnation() -> Incarnation {
     Incarnation(RandomState::new().hash_one(()))
 }
 
+/// One that outlives a test.
 fn lease() -> Lease {
+    lease_of(PATIENCE * 6)
+}
+
+fn lease_of(ttl: Duration) -> Lease {
     let incarnation = incarnation();
     let name = format!("node-{incarnation:?}").into();
-    Lease { incarnation, name, seen: View::default(), settled: View::default(), leaving: false }
+    Lease {
+        incarnation,
+        name,
+        seen: View::default(),
+        settled: View::default(),
+        leaving: false,
+        ttl,
+    }
 }
 
 /// A record like no other.

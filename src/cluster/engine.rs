@@ -20,8 +20,8 @@ pub struct EngineError(#[source] pub(crate) Box<dyn std::error::Error + Send + S
 /// Each call is answered with all there is *at one moment*. Leases that were read before the record, or after it, say
 /// of a member that it is dead which has just joined.
 pub trait Engine: Send + Sync + 'static {
-    /// Begins or renews a lease, for the time to live of the cluster. A `first` one is always taken; a later one only
-    /// while the lease lives still, so that one that is over never comes back.
+    /// Begins or renews a lease, for [as long as it says](Lease::ttl), by the clock of the engine. A `first` one is always
+    /// taken; a later one only while the lease lives still, so that one that is over never comes back.
     fn renew(&self, lease: Lease, first: bool) -> EngineFuture<Answer>;
 
     /// Ends a lease.

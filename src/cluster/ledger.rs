@@ -78,6 +78,23 @@ impl Ledgers {
         known
     }
 
+    /// What the account was told of `from` counts for each of these sessions by itself: not all are told what comes.
+    pub(crate) fn divide(&mut self, account: &Arc<str>, from: &Arc<str>, there: &[String]) {
+        if self.strike(account, None, from) {
+            there.iter().for_each(|resource| self.note(account, Some(resource), from));
+        }
+    }
+
+    /// Whether anybody of the account knows of a session of this one.
+    pub(crate) fn knows(&self, account: &str, of: &str) -> bool {
+        let Some(ledger) = self.0.get(account) else { return false };
+        let first = format!("{of}/");
+        let told = ledger.told.partition_point(|from| **from < *first);
+        let directed = ledger.directed.partition_point(|(from, _)| **from < *first);
+        let directed = ledger.directed.get(directed).map(|(from, _)| from);
+        [ledger.told.get(told), directed].iter().flatten().any(|from| from.starts_with(&first))
+    }
+
     /// Which resources of the account alone know of `from`.
     pub(crate) fn directed(&self, account: &str, from: &str) -> Vec<Arc<str>> {
         let directed = self.0.get(account).into_iter().flat_map(|ledger| &ledger.directed);

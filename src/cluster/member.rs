@@ -65,6 +65,8 @@ pub(super) struct Member {
     record: Arc<Record>,
     wants_record: bool,
     pub(super) leaving: bool,
+    /// Somebody whose leases live for another time, for whom this node has no place.
+    pub(super) misfit: Option<Lease>,
     outputs: VecDeque<Output>,
     /// A move to begin when this one leads.
     #[cfg(test)]
@@ -86,6 +88,7 @@ impl Member {
             record: Arc::new(Record::nothing(slots)),
             wants_record: false,
             leaving: false,
+            misfit: None,
             outputs: VecDeque::new(),
             #[cfg(test)]
             whim: None,
@@ -169,9 +172,11 @@ impl Member {
         if !self.heeds(now, id, &answer) {
             return;
         }
+        let is_first = kind == Kind::Renew && !self.is_leased();
         if kind == Kind::Renew && !self.heed_renewal(now, start, answer.done) {
             return;
         }
+        let Some(answer) = self.fitting(answer, is_first) else { return };
         let is_current = |record: &&Arc<Record>| {
             record.instance == answer.instance || broken!(self.settings, ViewRegress)
         };
@@ -215,6 +220,26 @@ impl Member {
     /// Writes a record over the one it knows.
     pub(super) fn write(&mut self, now: Duration, record: Record) {
         self.replace(now, record, Some(self.view()));
+    }
+
+    /// The answer without those whose leases live for another time, who never become members: by that time all judge how
+    /// long somebody may still act. `None` where it is this node that does not fit: a cluster goes on already, or
+    /// somebody has begun one before.
+    fn fitting(&mut self, answer: Answer, is_first: bool) -> Option<Answer> {
+        let fits = |lease: &&Lease| lease.ttl == self.settings.ttl;
+        let is_first = is_first && answer.done;
+        let is_before = |lease: &&Lease| !fits(lease) && (is_first || lease.seen > View::default());
+        if !self.record.has(self.me)
+            && let Some(other) = answer.living.iter().find(is_before)
+        {
+            self.misfit = Some(other.clone());
+            self.deadline.fence();
+            return None;
+        }
+        if answer.living.iter().all(|lease| fits(&lease)) {
+            return Some(answer);
+        }
+        Some(Answer { living: answer.living.iter().filter(fits).cloned().collect(), ..answer })
     }
 
     /// Takes note of which engine answers; `false` where the answer is of one that is gone.
@@ -262,7 +287,8 @@ impl Member {
         self.deadline.asked(now, &self.settings);
         let first = !self.is_leased();
         let (incarnation, name) = (self.me, Arc::clone(&self.name));
-        let lease = Lease { incarnation, name, seen: self.view(), settled, leaving: self.leaving };
+        let (seen, leaving, ttl) = (self.view(), self.leaving, self.settings.ttl);
+        let lease = Lease { incarnation, name, seen, settled, leaving, ttl };
         self.ask(now, Kind::Renew, Ask::Renew { lease, first });
     }
 

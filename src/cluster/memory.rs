@@ -31,14 +31,14 @@ impl Ledger {
     }
 
     /// Does what it is asked, and says what is then.
-    pub(crate) fn ask(&mut self, now: Duration, ttl: Duration, ask: Ask) -> Answer {
+    pub(crate) fn ask(&mut self, now: Duration, ask: Ask) -> Answer {
         self.expire(now);
         let done = match ask {
             Ask::Read => true,
             Ask::Renew { lease, first } => {
                 let done = first || self.leases.contains_key(&lease.incarnation);
                 if done {
-                    self.leases.insert(lease.incarnation, (now + ttl, lease));
+                    self.leases.insert(lease.incarnation, (now + lease.ttl, lease));
                 }
                 done
             }
@@ -84,7 +84,6 @@ impl Ledger {
 /// An [`Engine`] and [`Posts`] for nodes in one process: tests, and hosts that try things out.
 pub struct MemoryEngine {
     environment: Arc<dyn Environment>,
-    ttl: Duration,
     state: Mutex<State>,
 }
 
@@ -96,8 +95,8 @@ struct State {
 }
 
 impl MemoryEngine {
-    /// One on this clock, whose leases live for `ttl` (as [`Cluster::leases`](crate::server::Cluster::leases) says).
-    pub fn new(environment: Arc<dyn Environment>, ttl: Duration) -> Self {
+    /// One on this clock.
+    pub fn new(environment: Arc<dyn Environment>) -> Self {
         let instance = crate::environment::random_hex::<8>(&*environment).into();
         let ledger = Ledger::new(instance);
         let state = State {
@@ -106,13 +105,13 @@ impl MemoryEngine {
             listening: BTreeMap::new(),
             hints: Vec::new(),
         };
-        Self { environment, ttl, state: Mutex::new(state) }
+        Self { environment, state: Mutex::new(state) }
     }
 
     /// The engine after a restart: another instance, with the record that it had and no leases.
     #[must_use]
     pub fn restarted(&self) -> Self {
-        let restarted = Self::new(Arc::clone(&self.environment), self.ttl);
+        let restarted = Self::new(Arc::clone(&self.environment));
         restarted.state.lock().ledger.record = self.state.lock().ledger.record.clone();
         restarted
     }
@@ -128,7 +127,7 @@ impl MemoryEngine {
         let now = self.environment.now();
         let (answer, hints) = {
             let mut state = self.state.lock();
-            let answer = state.ledger.ask(now, self.ttl, ask);
+            let answer = state.ledger.ask(now, ask);
             let hints = if writes && answer.done { state.hints.clone() } else { Vec::new() };
             (answer, hints)
         };

@@ -90,6 +90,13 @@ pub(crate) struct Settings {
     pub(crate) broken: Option<tests::Break>,
 }
 
+impl Settings {
+    /// Why no node can go by these.
+    pub(crate) fn flaw(&self) -> Option<&'static str> {
+        (self.margin > self.ttl / 2).then_some("the margin is more than half of the leases' ttl")
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

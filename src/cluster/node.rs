@@ -15,7 +15,7 @@ use super::frame::{Body, Frame, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
-use super::record::Record;
+use super::record::{Lease, Record};
 use super::slots::{Change, Job, Slots};
 use super::view::{Incarnation, Slot, View};
 use super::{Settings, broken};
@@ -55,6 +55,8 @@ pub(crate) enum Effect {
     Lost { slots: Vec<Slot>, only: Option<Slot> },
     /// To another node.
     Post(Incarnation, Arc<[u8]>),
+    /// The leases of this one live for another time than those of the node here: it is fenced.
+    Misfit(Lease),
     /// It may not act any more, and has nothing any more (NODE-2).
     Fenced,
     /// Nothing is here any more, and nobody waits for anything (NODE-19).
@@ -237,6 +239,10 @@ impl Node {
     /// Whether so much waits for a slot that those who fill it are to pause (NODE-7).
     pub(crate) fn is_pressed(&self, slot: Slot) -> bool {
         self.flows.get(&slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
+    }
+
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// How long an answer of the engine, and one of the store, is waited for.
@@ -499,6 +505,7 @@ impl Node {
             #[cfg(test)]
             self.void.extend(self.handed_out().collect::<Vec<_>>());
             self.effects.clear();
+            self.effects.extend(self.member.misfit.take().map(Effect::Misfit));
             self.effects.push_back(how);
         }
     }

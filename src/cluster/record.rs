@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::view::{Incarnation, Slot, View};
 use super::{Settings, broken};
@@ -52,6 +53,8 @@ pub struct Lease {
     pub settled: View,
     /// It is about to go.
     pub leaving: bool,
+    /// How long it lives without a renewal: the same for all nodes of a cluster.
+    pub ttl: Duration,
 }
 
 /// Who is a member, and where each slot is. An engine keeps it as it is, and looks at what is public only.

@@ -416,7 +416,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         #[cfg(feature = "cluster")]
         let stores = match (&self.cluster, &placement) {
             (Some((cluster, _)), Some(placement)) => {
-                cluster.store.of_node(Arc::clone(placement) as _)
+                cluster.place(placement);
+                cluster.stores()
             }
             _ => self.stores,
         };
@@ -475,7 +476,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         };
         #[cfg(feature = "cluster")]
         let node = self.cluster.zip(placement).map(|((cluster, connect), placement)| {
-            Clustered::new(cluster, placement, &*environment, connect)
+            Clustered::new(cluster, placement, &*environment, connect, &faults)
         });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
@@ -628,6 +629,13 @@ fn hooked<C: SharedConnection>(
             if let Some(core) = core.upgrade() {
                 core.waits(message, account);
             }
+        });
+    }
+    #[cfg(feature = "cluster")]
+    {
+        let core = core.clone();
+        registry = registry.hidden_resources(move |account, bare| {
+            core.upgrade().map(|core| core.hidden_resources(account, bare)).unwrap_or_default()
         });
     }
     let (hold, hides) = (core.clone(), core.clone());

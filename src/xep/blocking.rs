@@ -89,6 +89,12 @@ impl List {
         self.0.iter().map(|jid| jid.len()).sum()
     }
 
+    /// Those of this bare JID that are listed by themselves.
+    fn resources(&self, bare: &str) -> Vec<String> {
+        let resources = self.0.iter().filter_map(|jid| jid.strip_prefix(bare)?.strip_prefix('/'));
+        resources.map(str::to_owned).collect()
+    }
+
     /// BLOCK-4: the JID itself, its bare JID, or its domain.
     fn covers(&self, jid: &str) -> bool {
         let bare = address::bare_of(jid);
@@ -190,6 +196,10 @@ impl Pattern for Difference {
         let full = self.with.0.iter().filter(|jid| jid.contains('/'));
         full.map(|jid| &**jid).filter(|jid| self.covers(jid))
     }
+
+    fn hidden_before(&self, bare: &str) -> Vec<String> {
+        self.without.resources(bare)
+    }
 }
 
 impl<C: SharedConnection> Extension<C> for Blocking {
@@ -279,6 +289,10 @@ impl<C: SharedConnection> Extension<C> for Blocking {
 
     fn hides(&self, account: &AccountState, jid: &str) -> bool {
         blocks(account, jid)
+    }
+
+    fn hidden_resources(&self, account: &AccountState, bare: &str) -> Vec<String> {
+        account.extension::<List>().map(|list| list.resources(bare)).unwrap_or_default()
     }
 
     fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {

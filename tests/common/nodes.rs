@@ -25,7 +25,6 @@ pub const DOMAIN: &str = "example.com";
 const PASSWORD: &str = "secret";
 pub const OPEN: &str = "<stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>";
-const TTL: Duration = Duration::from_secs(3);
 
 /// The nodes and their clients.
 pub struct Nodes {
@@ -93,7 +92,7 @@ impl Nodes {
         mut configure: impl FnMut(usize, Builder) -> Builder,
     ) -> Self {
         let environment = Arc::new(Virtual::new(7));
-        let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, TTL));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
         let memory = Memory::new();
         let world = Self {
             engine,

@@ -165,7 +165,7 @@ impl World {
         let accounts = Arc::new(MemoryAccounts::new());
         stores.accounts = Arc::clone(&accounts) as _;
         let policy = policy(&environment);
-        let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, LEASE));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
         let shared = Arc::new(Unfenced(stores.clone(), AtomicU64::new(0)));
         let mut world = Inner {
             environment,

@@ -18,7 +18,6 @@ use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, SimpleQueryRow};
 
 pub use error::PostgresError;
 
-use super::Settings;
 use super::engine::{Answer, Engine, EngineError, EngineFuture};
 use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
@@ -54,7 +53,6 @@ pub struct Postgres {
 pub struct PostgresBuilder {
     config: PostgresConfig,
     name: String,
-    ttl: Duration,
     timeout: Duration,
 }
 
@@ -63,7 +61,6 @@ struct Shared {
     tls: Tls,
     schema: String,
     name: String,
-    ttl: Duration,
     timeout: Duration,
     current: Mutex<Option<Arc<Connection>>>,
     /// The record that came last, by its name.
@@ -113,12 +110,6 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long a lease lives without a renewal: that of the cluster, and unless set what it is there.
-    pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-
     /// How long an answer, or a connection, is waited for. A second unless set.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -139,7 +130,6 @@ impl PostgresBuilder {
             tls,
             schema,
             name: self.name,
-            ttl: self.ttl,
             timeout: self.timeout,
             current: Mutex::default(),
             known: Mutex::default(),
@@ -155,8 +145,7 @@ impl Postgres {
     /// In this database, which may have the stores as well: its tables are in the same schema. Of the configuration,
     /// what is about pools and their time limits is not used.
     pub fn builder(config: PostgresConfig) -> PostgresBuilder {
-        let (ttl, timeout) = (Settings::default().ttl, Duration::from_secs(1));
-        PostgresBuilder { config, name: "xmpp".into(), ttl, timeout }
+        PostgresBuilder { config, name: "xmpp".into(), timeout: Duration::from_secs(1) }
     }
 
     fn call(&self, change: Option<String>) -> EngineFuture<Answer> {
@@ -296,7 +285,7 @@ impl Shared {
 impl Engine for Postgres {
     fn renew(&self, lease: Lease, first: bool) -> EngineFuture<Answer> {
         let (name, node) = (text(&self.shared.name), node(lease.incarnation));
-        let (bytes, ttl) = (hex(&lease.encode()), self.shared.ttl.as_micros());
+        let (bytes, ttl) = (hex(&lease.encode()), lease.ttl.as_micros());
         let until = format!("clock_timestamp() + interval '{ttl} microseconds'");
         let change = if first {
             format!(

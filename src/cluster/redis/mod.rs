@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 
 pub use error::RedisError;
 
-use super::Settings;
 use super::engine::{Answer, Engine, EngineError, EngineFuture, Posts};
 use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
@@ -53,7 +52,6 @@ pub struct Redis {
 pub struct RedisBuilder {
     urls: Vec<String>,
     name: String,
-    ttl: Duration,
     timeout: Duration,
     roots: Option<Vec<u8>>,
 }
@@ -69,7 +67,6 @@ pub struct RedisPosts {
 struct Leases {
     link: Arc<Link>,
     name: String,
-    ttl: Duration,
     script: Script,
     /// The record that came last, by its name.
     known: Mutex<Option<(Arc<str>, Arc<Record>)>>,
@@ -79,12 +76,6 @@ impl RedisBuilder {
     /// Nodes of the same name are one cluster: keys and channels begin with it. "xmpp" unless set.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
-        self
-    }
-
-    /// How long a lease lives without a renewal: that of the cluster, and unless set what it is there.
-    pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
         self
     }
 
@@ -114,7 +105,6 @@ impl RedisBuilder {
         let leases = Leases {
             link: Arc::clone(link),
             name: self.name.clone(),
-            ttl: self.ttl,
             script: Script::new(include_str!("ask.lua")),
             known: Mutex::default(),
         };
@@ -158,7 +148,6 @@ impl Redis {
         RedisBuilder {
             urls: urls.collect(),
             name: "xmpp".into(),
-            ttl: Settings::default().ttl,
             timeout: Duration::from_secs(1),
             roots: None,
         }
@@ -226,7 +215,7 @@ impl RedisPosts {
 
 impl Engine for Redis {
     fn renew(&self, lease: Lease, first: bool) -> EngineFuture<Answer> {
-        let ttl = self.leases.ttl.as_micros().to_string().into();
+        let ttl = lease.ttl.as_micros().to_string().into();
         let first = u8::from(first).to_string().into();
         self.call(vec!["renew".into(), hex(lease.incarnation), lease.encode().to_vec(), ttl, first])
     }

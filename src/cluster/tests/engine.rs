@@ -27,13 +27,20 @@ fn done<T>(future: EngineFuture<T>) -> T {
 
 fn engine() -> (Arc<Virtual>, MemoryEngine) {
     let clock = Arc::new(Virtual::new(1));
-    let engine = MemoryEngine::new(Arc::clone(&clock) as _, TTL);
+    let engine = MemoryEngine::new(Arc::clone(&clock) as _);
     (clock, engine)
 }
 
 fn lease(incarnation: Incarnation) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen: View::default(), settled: View::default(), leaving: false }
+    Lease {
+        incarnation,
+        name,
+        seen: View::default(),
+        settled: View::default(),
+        leaving: false,
+        ttl: TTL,
+    }
 }
 
 fn living(answer: &Answer) -> Vec<Incarnation> {

@@ -19,7 +19,7 @@ fn ms(ms: u64) -> Duration {
 
 fn lease(incarnation: Incarnation, seen: View) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen, settled: seen, leaving: false }
+    Lease { incarnation, name, seen, settled: seen, leaving: false, ttl: Settings::of_tests().ttl }
 }
 
 fn answer(done: bool, instance: &str, living: &[Lease], record: Option<&Arc<Record>>) -> Answer {
@@ -137,6 +137,44 @@ fn node_1_an_answer_that_is_later_than_the_next_question_is_not_looked_at() {
     member.next_ask(ms(400));
     member.handle_answer(ms(401), id, answer(true, "1", &[], None));
     assert!(!member.is_leased());
+}
+
+#[test]
+fn node_1_only_leases_of_one_time_to_live_are_of_one_cluster() {
+    let other = |seen| Lease { ttl: ms(9000), ..lease(OTHER, seen) };
+    let answers = |member: &mut Member, now: u64, living: &[Lease], record| {
+        member.leased(ms(now), "1", living, record);
+        member.may_act(ms(now))
+    };
+    // Somebody was there before.
+    let mut late = member(None);
+    assert!(!answers(&mut late, 0, &[lease(ME, View::default()), other(View::default())], None));
+    assert_eq!(late.misfit.map(|misfit| misfit.incarnation), Some(OTHER));
+    // Somebody comes, and is refused there.
+    let mut early = member(None);
+    let mine = lease(ME, View::default());
+    assert!(answers(&mut early, 0, std::slice::from_ref(&mine), None));
+    assert!(answers(&mut early, 400, &[mine.clone(), other(View::default())], None));
+    // A cluster comes back to this instance, which it had been cut from.
+    assert!(!answers(&mut early, 800, &[mine.clone(), other(view(3, 4))], None));
+    // A member stays, and writes nobody in whose leases are others.
+    let mut settled = member(None);
+    let record = first(&[ME], "1", view(1, 1));
+    assert!(answers(&mut settled, 0, std::slice::from_ref(&mine), Some(&record)));
+    assert!(answers(&mut settled, 400, &[mine.clone(), other(view(3, 4))], Some(&record)));
+    assert_eq!(settled.poll(), None);
+    let mut settled = member(None);
+    answers(&mut settled, 0, std::slice::from_ref(&mine), Some(&record));
+    member_leads(&mut settled, &[mine, lease(OTHER, View::default())], &record);
+}
+
+/// It writes in who has come.
+fn member_leads(member: &mut Member, living: &[Lease], record: &Arc<Record>) {
+    let (id, _) = member.next_ask(ms(400));
+    member.handle_answer(ms(400), id, answer(true, "1", living, Some(record)));
+    member.settle(ms(400));
+    let asks = member.asks();
+    assert!(matches!(&asks[..], [(_, Ask::Replace { .. })]), "{asks:?}");
 }
 
 #[test]

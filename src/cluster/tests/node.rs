@@ -30,7 +30,14 @@ fn view(number: u64) -> View {
 
 fn lease(incarnation: Incarnation, settled: View) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen: settled, settled, leaving: false }
+    Lease {
+        incarnation,
+        name,
+        seen: settled,
+        settled,
+        leaving: false,
+        ttl: Settings::of_tests().ttl,
+    }
 }
 
 fn record(

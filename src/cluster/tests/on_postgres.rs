@@ -22,7 +22,7 @@ fn runtime() -> Runtime {
 }
 
 fn builder(url: &str) -> PostgresBuilder {
-    Postgres::builder(PostgresConfig::new(url).unwrap()).ttl(TTL).timeout(Duration::from_secs(2))
+    Postgres::builder(PostgresConfig::new(url).unwrap()).timeout(Duration::from_secs(2))
 }
 
 fn connect(runtime: &Runtime, url: &str) -> Arc<Postgres> {
@@ -43,7 +43,14 @@ fn done(future: EngineFuture<Answer>) -> Answer {
 
 fn lease(node: u64) -> Lease {
     let (incarnation, name) = (Incarnation(node), format!("node{node}").into());
-    Lease { incarnation, name, seen: View::default(), settled: View::default(), leaving: false }
+    Lease {
+        incarnation,
+        name,
+        seen: View::default(),
+        settled: View::default(),
+        leaving: false,
+        ttl: TTL,
+    }
 }
 
 fn record(instance: &Arc<str>, number: u64) -> Arc<Record> {
@@ -238,7 +245,7 @@ fn node_11_nodes_outlive_what_a_database_suffers() {
         let (runtime, world, mut server) = (runtime(), World::new(), PostgresServer::start(&bin));
         // Posts by something else.
         let clock = Arc::new(crate::environment::System::new());
-        let posts = Arc::new(MemoryEngine::new(clock, TTL));
+        let posts = Arc::new(MemoryEngine::new(clock));
         let start =
             |name| world.run(name, connect(&runtime, &server.url()) as _, Arc::clone(&posts) as _);
         let [mut a, b, mut c]: [Running; 3] = [start(1), start(2), start(3)];

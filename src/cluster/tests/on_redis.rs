@@ -20,7 +20,7 @@ fn runtime() -> Runtime {
 }
 
 fn builder(urls: &str) -> RedisBuilder {
-    Redis::builder(urls).ttl(TTL).timeout(Duration::from_secs(1))
+    Redis::builder(urls).timeout(Duration::from_secs(1))
 }
 
 fn connect(runtime: &Runtime, urls: &str) -> Arc<Redis> {
@@ -42,7 +42,14 @@ fn done(future: EngineFuture<Answer>) -> Answer {
 
 fn lease(node: u64) -> Lease {
     let (incarnation, name) = (Incarnation(node), format!("node{node}").into());
-    Lease { incarnation, name, seen: View::default(), settled: View::default(), leaving: false }
+    Lease {
+        incarnation,
+        name,
+        seen: View::default(),
+        settled: View::default(),
+        leaving: false,
+        ttl: TTL,
+    }
 }
 
 fn record(instance: &Arc<str>, number: u64) -> Arc<Record> {

@@ -7,6 +7,7 @@ use crate::cluster::Settings;
 use crate::cluster::record::{Lease, Member, Move, Place, Record};
 use crate::cluster::view::{Incarnation, Slot, View};
 
+const TTL: std::time::Duration = std::time::Duration::from_secs(2);
 const A: Incarnation = Incarnation(1);
 const B: Incarnation = Incarnation(2);
 const C: Incarnation = Incarnation(3);
@@ -17,7 +18,7 @@ fn view(number: u64) -> View {
 
 fn lease(incarnation: Incarnation) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen: view(1), settled: view(1), leaving: false }
+    Lease { incarnation, name, seen: view(1), settled: view(1), leaving: false, ttl: TTL }
 }
 
 fn leases(of: &[Incarnation]) -> Vec<Lease> {

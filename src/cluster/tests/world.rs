@@ -396,7 +396,7 @@ impl World {
                     let content = [&done[..], &present].concat();
                     host.node.export(host.clock(self.now), slot, content.into());
                 }
-                Effect::Told { .. } => {}
+                Effect::Told { .. } | Effect::Misfit(_) => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");
@@ -590,7 +590,7 @@ impl World {
         let now = Duration::from_micros(skewed(self.now, self.engine_drift));
         let before = self.engine.record().cloned();
         self.break_leases(&ask);
-        let answer = self.engine.ask(now, self.settings.ttl, ask);
+        let answer = self.engine.ask(now, ask);
         if let Some(record) =
             answer.record.as_ref().filter(|record| Some(*record) != before.as_ref())
         {

@@ -82,6 +82,14 @@ impl<C: SharedConnection> Core<C> {
         self.shielded(HostCode::Extension, Some(account.jid()), hides).unwrap_or(true)
     }
 
+    /// The resources of a contact from which an extension hides an account's presence.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn hidden_resources(&self, account: &AccountState, bare: &str) -> Vec<String> {
+        let of = || self.extensions.iter().flat_map(|one| one.hidden_resources(account, bare));
+        let all = || of().collect();
+        self.shielded(HostCode::Extension, Some(account.jid()), all).unwrap_or_default()
+    }
+
     /// How an extension holds a stanza back from a session.
     pub(crate) fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let mut answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));

@@ -17,7 +17,6 @@ use crate::server::{Cluster, Server, Shutdown, Transport};
 use crate::store::{AccountStore, Credentials, Memory, SharedMemory, SharedStore};
 use crate::xep::{Carbons, Ping, StreamManagement};
 
-const TTL: Duration = Duration::from_secs(3);
 /// Accounts enough that each node has some of them.
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
@@ -75,7 +74,7 @@ impl World {
             let put = put.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(put.is_ready());
         }
-        let engine = Arc::new(MemoryEngine::new(Arc::clone(&clock) as _, TTL));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&clock) as _));
         let line =
             Line { engine: Arc::clone(&engine), closed: Mutex::default(), is_closed: false.into() };
         let store = Arc::new(SharedMemory::new(memory));

@@ -14,10 +14,11 @@ use crate::connection::{Close, SharedConnection};
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::Core;
 use crate::server::driver::{Driver, Want};
+use crate::session::HostCode;
 
 /// The clients whose accounts live at this node. It belongs to whoever drives the node.
 pub(in crate::server) struct Homes<C: SharedConnection> {
-    core: Arc<Core<C>>,
+    pub(super) core: Arc<Core<C>>,
     pub(super) connect: fn(Arc<Outbox>) -> C,
     pub(super) marks: Marks,
     pub(super) homes: BTreeMap<LegId, Home<C>>,
@@ -137,7 +138,12 @@ impl<C: SharedConnection> Homes<C> {
         // That it has come was not asked.
         let _first = end.hears(0);
         let (outbox, drain) = Outbox::of_leg(self.marks, adoption.framing);
-        let connection = (self.connect)(outbox);
+        let connect = || (self.connect)(outbox);
+        let account = Some(&adoption.account);
+        let Some(connection) = self.core.shielded(HostCode::Connection, account, connect) else {
+            self.said.push(SaidDown { slot, leg, number: u64::MAX, said: CLOSED });
+            return;
+        };
         let driver = Driver::adopted(Arc::clone(&self.core), connection, adoption);
         let (input, is_bound, due) = (VecDeque::new(), false, None);
         self.homes.insert(leg, Home { slot, driver, drain, end, input, is_bound, due });

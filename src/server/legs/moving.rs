@@ -11,7 +11,7 @@ use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::packed::{Reader, Writer};
 use crate::server::export::{Arrived, Leaving, Leg};
-use crate::session::{NotAnExport, SessionHandle, SessionId};
+use crate::session::{HostCode, NotAnExport, SessionHandle, SessionId};
 
 /// A leg without its driver.
 struct Line {
@@ -49,9 +49,11 @@ impl<C: SharedConnection> Homes<C> {
         ) -> Result<Arrived<C>, NotAnExport>,
     ) -> Result<(), NotAnExport> {
         let (marks, connect, mut lines) = (self.marks, self.connect, BTreeMap::new());
+        let core = Arc::clone(&self.core);
         let mut take = |session, line: &[u8]| {
             let line = Line::read(line, marks)?;
-            let connection = connect(Arc::clone(&line.outbox));
+            let connect = || connect(Arc::clone(&line.outbox));
+            let connection = core.shielded(HostCode::Connection, None, connect)?;
             lines.insert(session, line);
             Some(connection)
         };

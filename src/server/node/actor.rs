@@ -13,6 +13,7 @@ use super::act::Said;
 use super::letter::{Letter, Tale};
 use super::placement::fence;
 use super::presence::{Presences, subscription};
+use super::shield::is_panic;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
 use crate::address;
@@ -129,6 +130,11 @@ impl<C: SharedConnection> Actor<C> {
 
     /// Listens to others.
     pub(super) fn begin(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) {
+        if let Some(flaw) = self.node.settings().flaw() {
+            misfit(core, flaw.to_owned());
+            core.fence(false);
+            return self.end(clustered);
+        }
         let inbox = Arc::downgrade(&clustered.inbox);
         let post = move |post: Arc<[u8]>| {
             if let Some(inbox) = inbox.upgrade() {
@@ -274,7 +280,9 @@ impl<C: SharedConnection> Actor<C> {
                 Ok(answer) => self.node.handle_answer(now(), id, answer),
                 Err(error) => {
                     clustered.inbox.figures.lock().engine_failures += 1;
-                    core.faults.engine_failed(Some(&error));
+                    if !is_panic(&error) {
+                        core.faults.engine_failed(Some(&error));
+                    }
                 }
             }
         }
@@ -282,6 +290,7 @@ impl<C: SharedConnection> Actor<C> {
             heard = true;
             match term {
                 Ok(term) => self.node.handle_term(now(), &instance, term),
+                Err(error) if is_panic(&error) => {}
                 Err(error) => {
                     core.faults.shared_store_failed(StoreCall::CountTerm, Some(&error));
                 }
@@ -292,7 +301,10 @@ impl<C: SharedConnection> Actor<C> {
             heard = true;
             match stored(&said) {
                 None => {
-                    core.faults.shared_store_failed(StoreCall::ClaimSlot, said.as_ref().err());
+                    let error = said.as_ref().err().filter(|error| !is_panic(*error));
+                    if error.is_some() {
+                        core.faults.shared_store_failed(StoreCall::ClaimSlot, error);
+                    }
                     self.unheard.push((slot, token));
                 }
                 stored => claimed.push((slot, token, stored)),
@@ -370,21 +382,35 @@ impl<C: SharedConnection> Actor<C> {
             }
             Effect::Told { from, bytes } => self.told(core, clustered, from, &bytes),
             Effect::Post(to, post) => clustered.posts.post(to, post),
+            Effect::Misfit(other) => {
+                let (name, their) = (&other.name, other.ttl);
+                let ours = self.node.settings().ttl;
+                let error = format!(
+                    "the leases of node {name} live for {their:?}, those of this one for {ours:?}: \
+                     all nodes of a cluster need the same"
+                );
+                misfit(core, error);
+                self.release(core, clustered);
+            }
             Effect::Fenced => {
                 core.fence(false);
                 self.end(clustered);
             }
             Effect::Left => {
                 core.fence(true);
-                // It would end by itself as well.
-                let (core, call) = (Arc::clone(core), clustered.engine.release(clustered.me));
-                let patience = self.node.patience().0;
-                self.released = Some(Box::pin(async move {
-                    let _released = core.timers.within(patience, call).await;
-                }));
+                self.release(core, clustered);
                 self.end(clustered);
             }
         }
+    }
+
+    /// Ends the lease, which would end by itself as well.
+    fn release(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) {
+        let (core, call) = (Arc::clone(core), clustered.engine.release(clustered.me));
+        let patience = self.node.patience().0;
+        self.released = Some(Box::pin(async move {
+            let _released = core.timers.within(patience, call).await;
+        }));
     }
 
     /// Nothing is done here any more.
@@ -619,6 +645,11 @@ impl<C: SharedConnection> Actor<C> {
         let next = of_legs.into_iter().fold(self.node.next_timeout(), Duration::min);
         clustered.inbox.state.lock().next_timeout = Some(next);
     }
+}
+
+/// The host hears why this node is none.
+fn misfit<C: SharedConnection>(core: &Core<C>, error: String) {
+    core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
 }
 
 /// The accounts of a slot.

@@ -42,8 +42,8 @@ pub(super) enum Letter {
     OfHost(Stanza),
     /// The host of this node wants something of the account, and waits for what is said by this number.
     Act { from: Incarnation, number: u64, act: Box<Act> },
-    /// What a session broadcasts, without a `to`: for whoever is available.
-    Broadcast(Stanza),
+    /// What a session broadcasts, without a `to`: for whoever is available, but not for these resources.
+    Broadcast { stanza: Stanza, except: Vec<String> },
     /// The end of directed presence, or what stands for it, by its `to`.
     Directed(Stanza),
     /// For one session of the account, by its resource, which has asked.
@@ -111,7 +111,11 @@ impl Letter {
                     out.number(*number);
                     return act.write(out);
                 }
-                Self::Broadcast(of) => (BROADCAST, None, Some(of)),
+                Self::Broadcast { stanza: of, except } => {
+                    out.byte(BROADCAST);
+                    out.texts(except.iter().map(String::as_str));
+                    return stanza(out, of);
+                }
                 Self::Directed(of) => (DIRECTED, None, Some(of)),
                 Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
                 Self::Probe { asker } => (PROBE, Some(asker), None),
@@ -134,7 +138,10 @@ impl Letter {
                     let (from, number) = (Incarnation(input.number()?), input.number()?);
                     Self::Act { from, number, act: Act::read(input)?.into() }
                 }
-                BROADCAST => Self::Broadcast(read_stanza(input)?),
+                BROADCAST => {
+                    let except = input.texts()?.into_iter().map(str::to_owned).collect();
+                    Self::Broadcast { except, stanza: read_stanza(input)? }
+                }
                 DIRECTED => Self::Directed(read_stanza(input)?),
                 ANSWER => {
                     Self::Answer { resource: input.text()?.into(), stanza: read_stanza(input)? }

@@ -18,6 +18,7 @@ mod metrics;
 mod options;
 mod placement;
 mod presence;
+mod shield;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::{Mutex, RwLock};
 
+use super::faults::Faults;
 use super::legs::Edges;
 use super::{Core, Server, Shutdown};
 use crate::address;
@@ -44,6 +46,7 @@ use actor::Actor;
 pub use metrics::NodeMetrics;
 pub use options::Cluster;
 pub(in crate::server) use placement::Placement;
+use shield::Shielded;
 use submit::Submission;
 
 /// What a server has where it is one of several nodes.
@@ -166,11 +169,15 @@ impl<C: SharedConnection> Clustered<C> {
         placement: Arc<Placement>,
         environment: &dyn Environment,
         connect: fn(Arc<Outbox>) -> C,
+        faults: &Arc<Faults>,
     ) -> Self {
         let mut bytes = [0; 8];
         environment.random(&mut bytes);
         let me = Incarnation::new(u64::from_le_bytes(bytes));
-        let Cluster { name, engine, posts, store, settings } = cluster;
+        let Cluster { name, engine, posts, store, settings, .. } = cluster;
+        let engine = Arc::new(Shielded::new(engine, Arc::clone(faults)));
+        let posts = Arc::new(Shielded::new(posts, Arc::clone(faults)));
+        let store = Arc::new(Shielded::new(store, Arc::clone(faults)));
         let node = Node::new(me, name, crate::cluster::SLOTS, settings);
         let actor = Mutex::new(Some(Box::new(Actor::new(me, node))));
         let inbox = Arc::new(Inbox::new());

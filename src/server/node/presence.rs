@@ -1,6 +1,6 @@
 //! Presence between nodes: who is told there, who has been told here, and both halves of subscriptions (NODE-15, 17).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jid::BareJid;
@@ -42,15 +42,21 @@ fn recipient(account: Arc<str>) -> Recipient {
     Recipient { slot: Slot::of(&account), account }
 }
 
+/// Whether this session of an account is available.
+fn is_there<C: SharedConnection>(core: &Core<C>, account: &str, resource: &str) -> bool {
+    let session = core.registry.find(core.registry.key(account), resource);
+    session.is_some_and(|session| session.is_available())
+}
+
 impl<C: SharedConnection> Clustered<C> {
     /// What the registry has for accounts at other nodes.
     pub(in crate::server) fn afar(&self, afar: Afar<'_>) {
         match afar {
-            Afar::Broadcast { stanza, to, validity } => {
+            Afar::Broadcast { stanza, to, except, validity } => {
                 let Some(word) = word(stanza) else { return };
                 let to = to.into_iter().map(recipient).collect();
                 let stanza = stanza.readdressed(stanza.from().as_deref(), None);
-                let (from, letter) = (Arc::clone(&word.from), Letter::Broadcast(stanza));
+                let (from, letter) = (Arc::clone(&word.from), Letter::Broadcast { stanza, except });
                 self.send(&from, to, Some(word), &letter, validity);
             }
             Afar::Directed { stanza, validity } => {
@@ -186,15 +192,22 @@ impl Presences {
     ) {
         let is_lost = |bare: &str| slots.binary_search(&Slot::of(bare)).is_ok();
         let is_meant = |account: &str| only.is_none_or(|only| only == Slot::of(account));
-        for end in self.ledgers.lose(is_lost, is_meant) {
+        let ends = self.ledgers.lose(is_lost, is_meant);
+        let whole = ends.iter().filter(|end| end.resource.is_none());
+        let whole: HashSet<_> = whole.map(|end| (&end.account, &end.from)).collect();
+        for end in &ends {
             let gone = Stanza::presence().type_("unavailable").from(&end.from);
             match &end.resource {
-                None => core.registry.hear(&end.account, None, &gone.build()),
+                None => _ = core.registry.hear(&end.account, None, &gone.build()),
+                // It has been told with the others.
+                Some(resource)
+                    if whole.contains(&(&end.account, &end.from))
+                        && is_there(core, &end.account, resource) => {}
                 Some(resource) => {
                     let to = format!("{}/{resource}", end.account);
-                    core.registry.hear(&end.account, Some(resource), &gone.to(&to).build())
+                    core.registry.hear(&end.account, Some(resource), &gone.to(&to).build());
                 }
-            };
+            }
         }
     }
 
@@ -237,13 +250,33 @@ impl Presences {
         if resource.is_none() {
             // Whoever is available hears it now, and not again as one to whom it was directed.
             for resource in self.ledgers.directed(account, from) {
-                let session = core.registry.find(core.registry.key(account), &resource);
-                if session.is_some_and(|session| session.is_available()) {
+                if is_there(core, account, &resource) {
                     is_known |= self.ledgers.strike(account, Some(&resource), from);
                 }
             }
         }
         is_known
+    }
+
+    /// Presence of a session comes for an account, or for this resource of it; an end only to whom knew of it. Whether
+    /// somebody was given it.
+    fn hear<C: SharedConnection>(
+        &mut self,
+        core: &Core<C>,
+        account: &Arc<str>,
+        resource: Option<&str>,
+        word: &Word,
+        stanza: &Stanza,
+    ) -> bool {
+        if !word.is_available {
+            return self.strike(core, account, resource, &word.from)
+                && core.registry.hear(account, resource, stanza);
+        }
+        let is_heard = core.registry.hear(account, resource, stanza);
+        if is_heard {
+            self.ledgers.note(account, resource, &word.from);
+        }
+        is_heard
     }
 
     /// What comes for an account here.
@@ -256,32 +289,45 @@ impl Presences {
     ) -> Option<Task> {
         match letter {
             Letter::Stanza(_) | Letter::Reply(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
-            Letter::Broadcast(stanza) => {
+            Letter::Broadcast { stanza, except } => {
                 let word = word?;
-                if word.is_available {
-                    if core.registry.hear(account, None, &stanza) {
-                        self.ledgers.note(account, None, &word.from);
+                let is_heard = match except.is_empty() {
+                    true => self.hear(core, account, None, word, &stanza),
+                    false => {
+                        let mut there = core.registry.those_there(account);
+                        self.ledgers.divide(account, &word.from, &there);
+                        there.retain(|resource| !except.contains(resource));
+                        let mut hear =
+                            |one: &String| self.hear(core, account, Some(one), word, &stanza);
+                        there.iter().filter(|one| hear(one)).count() > 0
                     }
-                    core.heal(account, address::bare_of(&word.from));
-                } else if self.strike(core, account, None, &word.from) {
-                    core.registry.hear(account, None, &stanza);
+                };
+                // What somebody has been told of a session he is told up to its end, also where nobody knows why (PRES-20).
+                let contact = address::bare_of(&word.from);
+                let goes_on =
+                    if word.is_available { is_heard } else { self.ledgers.knows(account, contact) };
+                if !goes_on {
+                    core.heal(account, contact);
                 }
             }
             Letter::Directed(stanza) => {
                 let (word, to) = (word?, stanza.to()?);
                 let resource = address::parts(&to).1;
-                let is_known = match word.is_available {
-                    true => true,
-                    false => self.strike(core, account, resource, &word.from),
-                };
-                if is_known && core.registry.hear(account, resource, &stanza) && word.is_available {
-                    self.ledgers.note(account, resource, &word.from);
+                if resource.is_some() && !word.is_available {
+                    let there = core.registry.those_there(account);
+                    self.ledgers.divide(account, &word.from, &there);
+                }
+                // An end is for whom it was directed to; else it is what a broadcast would have brought.
+                if !word.is_available || resource.is_none_or(|one| is_there(core, account, one)) {
+                    self.hear(core, account, resource, word, &stanza);
                 }
             }
             Letter::Answer { resource, stanza } => {
                 let is_heard = core.registry.answered(account, &resource, &stanza);
                 if let Some(word) = word.filter(|word| is_heard && word.is_available) {
-                    self.ledgers.note(account, None, &word.from);
+                    // Where the others know of it by themselves, this one does too.
+                    let is_divided = !self.ledgers.directed(account, &word.from).is_empty();
+                    self.ledgers.note(account, is_divided.then_some(&*resource), &word.from);
                 }
             }
             Letter::Probe { asker } => return core.probe_of_another_node(account, &asker),

@@ -2,7 +2,6 @@
 //!
 //! Without the feature `cluster` every account of ours is here, and nothing of this is there.
 
-#[cfg(feature = "cluster")]
 use std::sync::Arc;
 
 #[cfg(feature = "cluster")]
@@ -20,7 +19,6 @@ use crate::address::{bare_of, parts};
 use crate::connection::SharedConnection;
 #[cfg(feature = "cluster")]
 use crate::session::SessionHandle;
-#[cfg(feature = "cluster")]
 use crate::session::account::Account;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
@@ -33,8 +31,9 @@ use crate::sync::atomic::Ordering;
 /// Presence for accounts of ours that live elsewhere.
 #[cfg(feature = "cluster")]
 pub(crate) enum Afar<'a> {
-    /// What a session broadcasts, for these contacts, by their bare JIDs; `to` is still to be set.
-    Broadcast { stanza: &'a Stanza, to: Vec<Arc<str>>, validity: Validity<'a> },
+    /// What a session broadcasts, for these contacts, by their bare JIDs, but not for these resources of them; `to` is
+    /// still to be set.
+    Broadcast { stanza: &'a Stanza, to: Vec<Arc<str>>, except: Vec<String>, validity: Validity<'a> },
     /// For one JID, to which it is addressed.
     Directed { stanza: Stanza, validity: Validity<'a> },
     /// This session, a full JID, wants to know who of these is there.
@@ -48,7 +47,13 @@ pub(super) type OnAfar = Box<dyn Fn(Afar<'_>) + Send + Sync>;
 
 /// Contacts of a broadcast that live at other nodes.
 #[derive(Default)]
-pub(super) struct Away(#[cfg(feature = "cluster")] Vec<Arc<str>>);
+pub(super) struct Away {
+    #[cfg(feature = "cluster")]
+    whole: Vec<Arc<str>>,
+    /// Those some of whose sessions are left out (BLOCK-6).
+    #[cfg(feature = "cluster")]
+    partly: Vec<(Arc<str>, Vec<String>)>,
+}
 
 #[cfg(feature = "cluster")]
 impl<C: SharedConnection> Inner<C> {
@@ -57,11 +62,25 @@ impl<C: SharedConnection> Inner<C> {
         self.settings.lives_here.is_some() && self.is_ours(bare)
     }
 
-    /// One more for whom something is to be sent to where they live; `false`: that is another domain.
-    pub(super) fn is_away(&self, bare: &str, away: &mut Away) -> bool {
+    /// One more for whom something is to be sent to where they live, but for those sessions that `hiding` hides from;
+    /// `false`: that is another domain.
+    pub(super) fn is_away(
+        &self,
+        bare: &str,
+        hiding: Option<&Arc<Account>>,
+        away: &mut Away,
+    ) -> bool {
+        let except = hiding.map(|account| self.hidden_resources(account, bare));
+        self.is_away_but(bare, except.unwrap_or_default(), away)
+    }
+
+    /// The same, but not for these resources of it.
+    pub(super) fn is_away_but(&self, bare: &str, except: Vec<String>, away: &mut Away) -> bool {
         let is_afar = self.is_afar(bare);
-        if is_afar {
-            away.0.push(bare.into());
+        match except.is_empty() {
+            _ if !is_afar => {}
+            true => away.whole.push(bare.into()),
+            false => away.partly.push((bare.into(), except)),
         }
         is_afar
     }
@@ -82,8 +101,11 @@ impl<C: SharedConnection> Inner<C> {
 
     pub(super) fn notify_afar(&self, away: Away, notification: &Notification<'_>) {
         let Notification { stanza, validity, .. } = *notification;
-        if !away.0.is_empty() && !validity.is_void() {
-            self.afar(Afar::Broadcast { stanza, to: away.0, validity });
+        let partly = away.partly.into_iter().map(|(one, except)| (vec![one], except));
+        for (to, except) in [(away.whole, Vec::new())].into_iter().chain(partly) {
+            if !to.is_empty() && !validity.is_void() {
+                self.afar(Afar::Broadcast { stanza, to, except, validity });
+            }
         }
     }
 
@@ -102,8 +124,8 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     pub(super) fn probe_afar(&self, asker: &Shared<C>, away: Away) {
-        if !away.0.is_empty() {
-            self.afar(Afar::Probes { asker: asker.jid.as_str(), to: away.0 });
+        if !away.whole.is_empty() {
+            self.afar(Afar::Probes { asker: asker.jid.as_str(), to: away.whole });
         }
     }
 
@@ -123,7 +145,12 @@ impl<C: SharedConnection> Inner<C> {
         false
     }
 
-    pub(super) fn is_away(&self, _: &str, _: &mut Away) -> bool {
+    pub(super) fn is_away(&self, _: &str, _: Option<&Arc<Account>>, _: &mut Away) -> bool {
+        false
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) fn is_away_but(&self, _: &str, _: Vec<String>, _: &mut Away) -> bool {
         false
     }
 
@@ -183,12 +210,30 @@ impl<C: SharedConnection> Inner<C> {
                     false => (contact, own, subscription.has_from()),
                 };
                 if sees && self.is_there(watcher) {
-                    told.extend(self.known_of(of).iter().map(|session| Told {
-                        account: watcher.bare.into(),
-                        resource: None,
-                        from: session.jid.as_str().into(),
-                    }));
+                    self.known_of(of).iter().for_each(|one| self.told_one(watcher, one, told));
                 }
+            }
+        }
+    }
+
+    /// What an account that is there has been told of a session, as far as that does not hide from it.
+    fn told_one(&self, watcher: AccountKey<'_>, session: &Shared<C>, told: &mut Vec<Told>) {
+        let of = &session.account;
+        if self.hides(of, watcher.bare) {
+            return;
+        }
+        let one = |resource: Option<&str>| Told {
+            account: watcher.bare.into(),
+            resource: resource.map(Box::from),
+            from: session.jid.as_str().into(),
+        };
+        match self.hidden_resources(of, watcher.bare) {
+            hidden if hidden.is_empty() => told.push(one(None)),
+            hidden => {
+                let there = self.sessions_that(watcher, Shared::is_available);
+                let there = there.iter().map(|session| session.resource().as_str());
+                let told_those = there.filter(|one| !hidden.iter().any(|hidden| hidden == one));
+                told.extend(told_those.map(|resource| one(Some(resource))));
             }
         }
     }
@@ -239,6 +284,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// Whether somebody of the account (a bare JID as normalised text) is available.
     pub(crate) fn is_there(&self, account: &str) -> bool {
         self.inner().is_there(self.key(account))
+    }
+
+    /// Who that is, by their resources.
+    pub(crate) fn those_there(&self, account: &str) -> Vec<String> {
+        let there = self.inner().sessions_that(self.key(account), Shared::is_available);
+        there.iter().map(|session| session.resource().to_string()).collect()
     }
 
     /// What these accounts and the others here have been told of each other, which no ledger says as long as both are

@@ -16,6 +16,8 @@ pub(crate) trait Pattern {
     /// Whether it covers the sender of a stanza, or of the message in a carbon copy.
     fn covers_source(&self, stanza: &Stanza) -> bool;
     fn full(&self) -> impl Iterator<Item = &str>;
+    /// The resources of a bare JID from which the account hid before.
+    fn hidden_before(&self, bare: &str) -> Vec<String>;
 }
 
 /// The sessions of an account before it hides from somebody: each with whether it was available, and
@@ -28,6 +30,11 @@ fn covered(rare: &Rare, pattern: &impl Pattern) -> Vec<Box<str>> {
 }
 
 impl<C: SharedConnection> Inner<C> {
+    /// Whether a session gets what its contacts broadcast: one here, while it is available. Of others their homes know.
+    fn may_hear(&self, jid: &str) -> bool {
+        self.is_afar(bare_of(jid)) || self.hears(jid)
+    }
+
     /// Tells those whom `pattern` covers that a session is gone, past the list of its account.
     fn tell_hidden(
         &self,
@@ -42,9 +49,14 @@ impl<C: SharedConnection> Inner<C> {
         let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
         if available {
             for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
-                self.notify_contact(contact.into(), &notification);
+                match pattern.hidden_before(contact.jid()) {
+                    before if before.is_empty() => {
+                        self.notify_contact(contact.into(), &notification);
+                    }
+                    before => self.notify_but(contact.into(), before, &notification),
+                }
             }
-            for jid in pattern.full().filter(|jid| sees(jid)) {
+            for jid in pattern.full().filter(|jid| sees(jid) && self.may_hear(jid)) {
                 self.direct(None, &gone, jid, Validity::FOR_GOOD);
             }
         }
@@ -143,6 +155,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
                 roster.is_subscriber(bare_of(jid))
                     && !pattern.covers(bare_of(jid))
                     && !inner.hides(source, jid)
+                    && inner.may_hear(jid)
             };
             for jid in pattern.full().filter(seen) {
                 inner.direct(None, &stanza, jid, validity);

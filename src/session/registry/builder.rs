@@ -58,6 +58,9 @@ type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+/// From which resources of a bare JID it wants none.
+#[cfg(feature = "cluster")]
+pub(super) type HiddenResources = Box<dyn Fn(&AccountState, &str) -> Vec<String> + Send + Sync>;
 /// Called with an account and a message that waits for it.
 #[cfg(feature = "server")]
 type OnWaits = Box<dyn Fn(&BareJid, &Stanza) + Send + Sync>;
@@ -84,6 +87,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    #[cfg(feature = "cluster")]
+    pub(super) hidden_resources: Option<HiddenResources>,
     #[cfg(feature = "server")]
     pub(super) waits: Option<OnWaits>,
     pub(super) hold: Option<OnHold<C>>,
@@ -241,6 +246,16 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.settings.hides = Some(Box::new(hook));
+        self
+    }
+
+    /// Says the same of the sessions of a contact at another node, by their resources.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn hidden_resources(
+        mut self,
+        hook: impl Fn(&AccountState, &str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.hidden_resources = Some(Box::new(hook));
         self
     }
 

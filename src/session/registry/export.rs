@@ -144,7 +144,7 @@ impl<C: SharedConnection> Inner<C> {
         let hidden = self.hidden_from(account, &roster);
         packing.out.count(hidden.len());
         for (jid, at) in hidden {
-            packing.out.text(jid);
+            packing.out.text(&jid);
             write_day(packing, at);
         }
     }

@@ -142,6 +142,16 @@ impl<C: SharedConnection> Inner<C> {
             && self.shielded(HostCode::Extension, Some(&account.bare), hides).unwrap_or(true)
     }
 
+    /// From which resources of a contact, from which it does not hide as a whole, an account hides.
+    #[cfg(feature = "cluster")]
+    pub(super) fn hidden_resources(&self, account: &Arc<Account>, bare: &str) -> Vec<String> {
+        let is_asked = bare != account.bare.as_str() && self.hides_any(account).is_some();
+        let hook = self.settings.hidden_resources.as_ref().filter(|_| is_asked);
+        let Some(hook) = hook else { return Vec::new() };
+        let resources = || hook(&AccountState(Arc::clone(account)), bare);
+        self.shielded(HostCode::Extension, Some(&account.bare), resources).unwrap_or_default()
+    }
+
     /// Whether a stanza is held back. A hook that panics holds nothing.
     pub(crate) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
         let Some(hook) = &self.settings.hold else { return Hold::Pass };

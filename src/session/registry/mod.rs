@@ -158,6 +158,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            #[cfg(feature = "cluster")]
+            hidden_resources: None,
             #[cfg(feature = "server")]
             waits: None,
             hold: None,

@@ -154,7 +154,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Whether a full JID gets what is sent to its bare JID: a session of this registry does only while it is available;
     /// one of another node may not be, and is told once all the same (NODE-17).
-    fn hears(&self, jid: &str) -> bool {
+    pub(super) fn hears(&self, jid: &str) -> bool {
         let (bare, resource) = parts(jid);
         if !self.is_local(bare) {
             return !self.is_afar(bare);
@@ -207,6 +207,30 @@ impl<C: SharedConnection> Inner<C> {
         self.notify_afar(away, notification);
     }
 
+    /// The same, but not for these resources of it.
+    #[cfg(feature = "server")]
+    pub(super) fn notify_but(
+        &self,
+        contact: AccountKey<'_>,
+        except: Vec<String>,
+        notification: &Notification<'_>,
+    ) {
+        let Notification { stanza, validity, .. } = *notification;
+        if self.is_on_its_way(contact.bare) || !self.is_local(contact.bare) {
+            let mut away = Away::default();
+            return match self.is_away_but(contact.bare, except, &mut away) {
+                true => self.notify_afar(away, notification),
+                false => self.notify_contact(contact, notification),
+            };
+        }
+        let item = Item::to_account(stanza).while_valid(validity);
+        for session in self.sessions_that(contact, Shared::is_available) {
+            if !except.iter().any(|except| except == session.resource().as_str()) {
+                self.tell(&session, &item);
+            }
+        }
+    }
+
     /// The same, but for contacts at other nodes: these are added to those `away`.
     #[inline]
     fn notify(&self, contact: AccountKey<'_>, notification: &Notification<'_>, away: &mut Away) {
@@ -218,7 +242,7 @@ impl<C: SharedConnection> Inner<C> {
         // An account with sessions is local, unless it moves.
         if (self.is_on_its_way(contact.bare) || !self.notify_account(contact, hiding, notification))
             && !self.is_local(contact.bare)
-            && !self.is_away(contact.bare, away)
+            && !self.is_away(contact.bare, hiding, away)
         {
             let Notification { stanza, validity, .. } = *notification;
             if !validity.is_void() {
@@ -294,7 +318,7 @@ impl<C: SharedConnection> Inner<C> {
                     let _refused = self.give(&me, item);
                 };
                 self.learn_of(me.jid().as_str(), own, contact.into(), give);
-            } else if !self.is_away(jid, &mut away) {
+            } else if !self.is_away(jid, None, &mut away) {
                 let probe = || Stanza::presence().type_("probe").from(own).to(jid).build();
                 self.elsewhere(probe, Validity::FOR_GOOD);
             }

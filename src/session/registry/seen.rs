@@ -93,14 +93,20 @@ impl<C: SharedConnection> Inner<C> {
 
     /// As when those in its roster see an account, whom it hides from.
     #[cfg(feature = "cluster")]
-    pub(super) fn hidden_from<'a>(
+    pub(super) fn hidden_from(
         &self,
-        account: &Account,
-        roster: &'a Roster,
-    ) -> Vec<(&'a str, Option<SystemTime>)> {
+        account: &Arc<Account>,
+        roster: &Roster,
+    ) -> Vec<(String, Option<SystemTime>)> {
+        let of = |jid: &str| {
+            let full = self.hidden_resources(account, jid).into_iter();
+            let full = full.map(move |resource| format!("{jid}/{resource}"));
+            [jid.to_owned()].into_iter().chain(full).collect::<Vec<_>>()
+        };
+        let jids: Vec<_> = roster.iter().flat_map(|item| of(item.jid())).collect();
         let (bare, seen) = (account.bare.as_str(), self.seen.lock());
-        let jids = roster.iter().map(|item| item.jid());
-        jids.filter_map(|jid| Some((jid, seen.frozen(bare, jid)?))).collect()
+        let frozen = |jid: String| seen.frozen(bare, &jid).map(|at| (jid, at));
+        jids.into_iter().filter_map(frozen).collect()
     }
 
     /// When those of these accounts were there last that were here lately.

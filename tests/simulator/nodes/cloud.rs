@@ -16,7 +16,6 @@ use crate::random::Random;
 
 type Inbox = Arc<dyn Fn(Arc<[u8]>) + Send + Sync>;
 /// As long as nodes ask for.
-const TTL: Duration = Duration::from_secs(3);
 
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
@@ -59,7 +58,7 @@ pub struct Access {
 
 impl Cloud {
     pub fn new(all: Arc<Virtual>, seed: u64) -> Self {
-        let engine = Arc::new(MemoryEngine::new(Arc::clone(&all) as _, TTL));
+        let engine = Arc::new(MemoryEngine::new(Arc::clone(&all) as _));
         Self(Arc::new(Mutex::new(State {
             all,
             random: Random::new(!seed),
@@ -94,7 +93,7 @@ impl Cloud {
     pub fn restart(&self, forgets: bool) {
         let mut state = self.state();
         let engine = if forgets {
-            MemoryEngine::new(Arc::clone(&state.all) as _, TTL)
+            MemoryEngine::new(Arc::clone(&state.all) as _)
         } else {
             state.engine.restarted()
         };

@@ -334,7 +334,7 @@ fn off_4_a_server_that_is_restarted_loses_and_doubles_nothing() {
     let database = database!();
     let store =
         Arc::new(database.connect(database.config().timeout(Duration::from_secs(60))).unwrap());
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..8)
         .map(|n| {
             let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));

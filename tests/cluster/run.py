@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""Rounds of faults against a server of several nodes under load, and what they have cost: see README.md.
+
+    cargo build --release --features tokio,cluster,redis,postgres --example server
+    .ci/postgres tests/cluster/run.py --binary target/release/examples/server --rounds 5
+"""
+
+import argparse
+import asyncio
+import collections
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+from book import Book
+from client import Device
+from ours import Alone, Ours
+from rounds import Round, settled
+
+# What may not be, in any round.
+FAULTS = ("lost", "doubled", "misordered", "refused", "not resumed", "wrong", "false", "twice", "late", "unsettled", "odd")
+# What a round may cost, where a home died, and how it went.
+COSTS = ("gone", "repeated", "died", "resumed", "ends", "pairs")
+SLOWEST = ("told", "back", "wait")
+
+
+class Load:
+    """Clients, and what they do all the time."""
+
+    def __init__(self, peer, book, options):
+        self.peer, self.book, self.rate = peer, book, options.rate
+        steady = [f"u{n}" for n in range(options.clients)]
+        goers = [f"g{n}" for n in range(options.clients // 4)]
+        self.away = [f"a{n}" for n in range(options.clients // 4)]
+        self.accounts = steady + goers + self.away
+        ring = steady + goers
+        random.Random(1).shuffle(ring)
+        for at, account in enumerate(ring):
+            self.book.contacts[account] = {ring[(at + by) % len(ring)] for by in (-2, -1, 1, 2)} - {account}
+        self.main = {account: Device(peer, book, account, "r") for account in ring}
+        self.goers = [self.main[account] for account in goers]
+        # They watch, and take no messages.
+        self.second = [Device(peer, book, account, "w", -1) for account in steady[::3]]
+        self.inboxes = {account: Device(peer, book, account, "r") for account in self.away}
+        book.devices += [*self.main.values(), *self.second]
+        self.tasks, self.going, self.is_on = [], set(), False
+        self.edit = 0
+
+    async def log_in(self):
+        for device in self.book.devices:
+            device.start()
+            await asyncio.sleep(0.01)
+        await self.all_ready()
+
+    async def befriend(self):
+        """Each account is a contact of some others; both ends ask, and both grant."""
+        for account, contacts in self.book.contacts.items():
+            for contact in contacts:
+                self.main[account].subscribe(f"{contact}@{self.peer.DOMAIN}")
+            await asyncio.sleep(0.02)
+
+    async def all_ready(self, seconds=90):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if all(device.ready.is_set() for device in self.book.devices if device.stay):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    def begin(self):
+        self.is_on = True
+        self.tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._change()), asyncio.create_task(self._go())]
+
+    async def end(self):
+        """Everybody is there, and says nothing more."""
+        self.is_on = False
+        await asyncio.gather(*self.tasks)
+
+    async def _write(self):
+        began, done = time.monotonic(), 0
+        senders = list(self.main.values())
+        while self.is_on:
+            for _ in range(int((time.monotonic() - began) * self.rate) - done):
+                done += 1
+                sender = random.choice(senders)
+                if sender.ready.is_set():
+                    self._write_one(sender)
+            await asyncio.sleep(0.02)
+
+    def _write_one(self, sender):
+        chance = random.random()
+        if chance < 0.15:
+            self.book.send(sender, f"{random.choice(self.away)}@{self.peer.DOMAIN}", "away")
+            return
+        # Rows to few are longer than to many.
+        to = random.choice(sorted(self.book.contacts[sender.account]))
+        if chance < 0.35:
+            self.book.send(sender, f"{to}@{self.peer.DOMAIN}", "bare")
+        elif self.main[to].session:
+            self.book.send(sender, self.main[to].session.jid, "full")
+
+    async def _change(self):
+        """Presence, and rosters."""
+        while self.is_on:
+            await asyncio.sleep(0.1)
+            device = random.choice(self.book.devices)
+            if device.ready.is_set():
+                device.say()
+            device = self.main[random.choice(list(self.main))]
+            if device.ready.is_set():
+                self.edit += 1
+                contact = f"c{random.randrange(8)}@remote.example"
+                answer = self.book.edited(device.account, contact, self.edit)
+                query = f"<query xmlns='jabber:iq:roster'><item jid='{contact}' name='{self.edit}'/></query>"
+                device.ask("set", query, answer)
+
+    async def _go(self):
+        """Some come and go."""
+        while self.is_on:
+            await asyncio.sleep(0.5)
+            device = random.choice(self.goers)
+            if device.ready.is_set() and device.stay:
+                task = asyncio.create_task(self._leave_and_come(device))
+                self.going.add(task)
+                task.add_done_callback(self.going.discard)
+        await asyncio.gather(*self.going)
+
+    async def _leave_and_come(self, device):
+        await device.stop()
+        await asyncio.sleep(random.uniform(0, 2))
+        device.start()
+
+    async def fetch(self):
+        """Who was away looks what there is."""
+        for device in self.inboxes.values():
+            device.start()
+        deadline = time.monotonic() + 60
+        for device in self.inboxes.values():
+            while time.monotonic() < deadline and not await device.ping():
+                await asyncio.sleep(0.1)
+        # What comes twice shall be seen.
+        await asyncio.sleep(0.5)
+        await asyncio.gather(*(device.stop() for device in self.inboxes.values()))
+
+    async def quiet(self, seconds=30):
+        """All that was sent has arrived, or does not."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            away = [m for m in self.book.messages.values() if m.to in self.inboxes and not m.arrivals]
+            if self.book.is_complete(ignoring=away):
+                break
+            await asyncio.sleep(0.2)
+        await asyncio.gather(*(device.ping() for device in self.book.devices))
+        await asyncio.sleep(0.5)
+
+    async def look(self):
+        """Rosters are asked for once more."""
+        for device in self.main.values():
+            device.ask("get", "<query xmlns='jabber:iq:roster'/>", lambda element, d=device: d.heard_roster(element))
+        await asyncio.gather(*(device.ping() for device in self.main.values()))
+
+
+async def play(kind, peer, load, book, options):
+    book.begin()
+    round_ = Round(kind, peer, book, load.away)
+    began = time.monotonic()
+    load.begin()
+    await asyncio.sleep(random.uniform(1, 3))
+    await round_.play()
+    unsettled = 0
+    if not await settled(peer):
+        unsettled += 1
+        round_.note("the nodes are not one server again")
+    await asyncio.sleep(1)
+    await load.end()
+    if not await load.all_ready():
+        unsettled += 1
+        round_.note(f"no session: {', '.join(d.label for d in book.devices if not d.ready.is_set())}")
+    await load.quiet()
+    await load.fetch()
+    await load.look()
+    count = book.judge(round_)
+    count["unsettled"], count["odd"] = unsettled, sum(book.oddities.values())
+    for oddity, times in book.oddities.items():
+        round_.note(f"{oddity} ({times} times)")
+    book.oddities.clear()
+    count["seconds"] = time.monotonic() - began
+    faults = {name: count[name] for name in FAULTS if count[name]}
+    costs = {name: count[name] for name in COSTS if count[name]}
+    slowest = ", ".join(f"{name} {count[name]:.1f} s" for name in SLOWEST if count[name])
+    errors = ", ".join(f"{condition} {times}" for condition, times in book.stream_errors.items())
+    print(f"{'FAILED' if faults else 'ok    '} {kind}: {round_.what}; sent {count['sent']}, {words(costs)}; {slowest}; "
+          f"streams ended: {errors or 'none'}; {count['seconds']:.0f} s{'; ' + words(faults).upper() if faults else ''}", flush=True)
+    for note in round_.notes[: options.notes]:
+        print(f"         {note}", flush=True)
+    return count
+
+
+def words(counts):
+    return ", ".join(f"{name} {value}" for name, value in counts.items())
+
+
+def table(totals):
+    """Sums, but the longest of times."""
+    lines = ["", "| round | rounds | sent | " + " | ".join((*FAULTS, *COSTS, *(f"{s}, s" for s in SLOWEST))) + " |"]
+    lines.append("|" + "---|" * (3 + len(FAULTS) + len(COSTS) + len(SLOWEST)))
+    for kind, counts in totals.items():
+        cells = [kind, len(counts), sum(c["sent"] for c in counts)]
+        cells += [sum(c[name] for c in counts) for name in (*FAULTS, *COSTS)]
+        cells += [f"{max(c[name] for c in counts):.1f}" for name in SLOWEST]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def peers(options):
+    if options.peer == "alone":
+        return [Alone(options.binary)]
+    return [Ours(options.binary, engine, options.log) for engine in options.engine.split(",")]
+
+
+async def main(options):
+    failed, summary = 0, []
+    for peer in peers(options):
+        directory = tempfile.mkdtemp(prefix="cluster-")
+        totals = collections.defaultdict(list)
+        name = getattr(peer, "engine", options.peer)
+        print(f"-- {name}: {directory}", flush=True)
+        book = Book(list(peer.NODES))
+        load = Load(peer, book, options)
+        bad = 0
+        try:
+            await peer.prepare(directory, load.accounts)
+            await asyncio.gather(*(peer.start(node) for node in peer.NODES))
+            assert await settled(peer), "the nodes are not one server"
+            await load.log_in()
+            await load.befriend()
+            await load.quiet()
+            kinds = [kind for kind in options.kinds.split(",") if kind in peer.KINDS]
+            for number in range(options.rounds):
+                for kind in kinds:
+                    count = await play(kind, peer, load, book, options)
+                    totals[kind].append(count)
+                    bad += any(count[fault] for fault in FAULTS)
+                if number % 10 == 9:
+                    print(table(totals), flush=True)
+        finally:
+            await peer.close()
+            summary.append(f"\n{name}:\n{table(totals)}")
+        failed += bad
+        if bad:
+            print(f"logs: {directory}")
+        else:
+            shutil.rmtree(directory)
+    print("".join(summary))
+    print(f"{failed} rounds failed" if failed else "all rounds passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", default="target/release/examples/server")
+    parser.add_argument("--peer", choices=["ours", "alone"], default="ours")
+    parser.add_argument("--engine", default="redis,postgres", help="which engines, one after the other")
+    parser.add_argument("--kinds", default="kill,stop,cut,engine,empty,rolling,fourth")
+    parser.add_argument("--rounds", type=int, default=100, help="of each kind, on each engine")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=40, help="messages a second")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--notes", type=int, default=12, help="so many lines for what went wrong in a round")
+    parser.add_argument("--log", default="info")
+    arguments = parser.parse_args()
+    if arguments.seed is None:
+        arguments.seed = random.randrange(1 << 32)
+    print(f"seed {arguments.seed}")
+    random.seed(arguments.seed)
+    sys.exit(asyncio.run(main(arguments)))
