@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wire::World;
 use xmpp_session::connection::{Close, Recorder};
+use xmpp_session::environment::Environment as _;
 use xmpp_session::extension::{
     Admission, Delivery, Extension, Flow, Liveness, Negotiated, Outcome, Target,
 };
@@ -17,8 +18,15 @@ use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::stream::{Nonza, StreamCondition};
 use xmpp_session::xep::Disco;
 
-/// Does what an element in its namespace says.
-struct Obedient;
+/// Does what an element in its namespace says. A session is lost 100 s behind this time.
+#[derive(Clone, Default)]
+struct Obedient(Arc<Mutex<Duration>>);
+
+impl Obedient {
+    fn ends(&self) -> Duration {
+        *self.0.lock().unwrap() + Duration::from_secs(100)
+    }
+}
 
 const NAMESPACE: &str = "urn:example:obedient";
 
@@ -61,11 +69,11 @@ impl Extension<Recorder> for Obedient {
 
     fn next_timeout(&self, session: &SessionHandle<Recorder>) -> Option<Duration> {
         assert!(session.resource().as_str() != "panics", "in the host");
-        Some(Duration::from_secs(100))
+        Some(self.ends())
     }
 
     fn handle_timeout(&self, _: &SessionHandle<Recorder>, now: Duration) -> Liveness {
-        if now < Duration::from_secs(100) { Liveness::Alive } else { Liveness::Lost }
+        if now < self.ends() { Liveness::Alive } else { Liveness::Lost }
     }
 
     fn ask_for_life(&self, _: &SessionHandle<Recorder>) -> Flow {
@@ -78,7 +86,11 @@ fn element(name: &str) -> String {
 }
 
 fn world() -> World {
-    World::with(|builder, _| builder.extension(Obedient))
+    let obedient = Obedient::default();
+    let world = World::with(|builder, _| builder.extension(obedient.clone()));
+    // Nodes take their time to begin.
+    *obedient.0.lock().unwrap() = world.environment().now();
+    world
 }
 
 /// The outcomes of an element in each state of a stream.

@@ -1060,6 +1060,7 @@ fn fast_10_where_the_host_checks_passwords_it_says_when_tokens_end() {
     // Whether or not the store can be told.
     *store.fails.lock().unwrap() = true;
     world.server().password_changed(&jid("romeo"), None);
+    world.settle();
     *store.fails.lock().unwrap() = false;
     assert_eq!(asks(&login), failure("credentials-expired"));
     let other = succeeded(&asks(&ROMEO.by_password(&request(NONE)))).unwrap();

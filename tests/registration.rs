@@ -861,8 +861,8 @@ fn reg_1_an_extension_answers_clients_that_have_not_authenticated() {
 fn reg_4_the_host_makes_accounts_the_same_way() {
     let world = World::new();
     let account = world.server().account(&jid("juliet"));
-    now(account.create("r0m30")).unwrap();
-    assert!(matches!(now(account.create("x")), Err(AccountError::Exists)));
+    world.run(account.create("r0m30")).unwrap();
+    assert!(matches!(world.run(account.create("x")), Err(AccountError::Exists)));
     assert!(matches!(
         world.run(world.server().account(&jid("romeo")).create("")),
         Err(AccountError::Password(_))
@@ -874,7 +874,7 @@ fn reg_4_the_host_makes_accounts_the_same_way() {
     ));
     let (client, _) = opened(&world);
     assert!(logs_in(&client, "juliet", "r0m30"));
-    now(account.set_password("t1b4lt", None)).unwrap();
+    world.run(account.set_password("t1b4lt", None)).unwrap();
     world.settle();
     assert!(client.received().concat().contains("<reset "));
     assert!(logs_in(&opened(&world).0, "juliet", "t1b4lt"));

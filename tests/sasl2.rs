@@ -938,10 +938,10 @@ fn ws_1_a_login_by_messages() {
             b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
         driver.receive_message(open, true);
     });
-    let opened = client.recorder().drain();
+    let opened = client.frames();
     assert!(opened[1].contains(NS), "{opened:?}");
     client.driver(|driver| driver.receive_message(right(&bind("T", "")).as_bytes(), true));
-    let got = client.recorder().drain();
+    let got = client.frames();
     assert!(got[0].starts_with("<success ") && got[0].ends_with("</success>"), "{got:?}");
     assert!(got[1].starts_with("<stream:features xmlns:stream=") && got.len() == 2, "{got:?}");
 }

@@ -39,7 +39,7 @@ fn connect(world: &World) -> Client {
 
 /// The messages that came: each is a document.
 fn messages(client: &Client) -> Vec<Element> {
-    let frames = client.recorder().drain();
+    let frames = client.frames();
     frames.iter().map(|xml| xml.parse().unwrap_or_else(|e| panic!("{xml}: {e}"))).collect()
 }
 

@@ -35,6 +35,8 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart, FullJid};
 use xmpp_session::rules::roster::{Item, Subscription};
+#[cfg(feature = "cluster")]
+use xmpp_session::sasl::Policy;
 use xmpp_session::server::{
     DomainPolicy, Driver, Metrics, RouteError, Router, Server, ServerBuilder, Shutdown, Transport,
     Want,
@@ -164,7 +166,9 @@ impl World {
         let environment = Arc::new(Virtual::new(1));
         let accounts = Arc::new(MemoryAccounts::new());
         stores.accounts = Arc::clone(&accounts) as _;
-        let policy = policy(&environment);
+        let mut policy = policy(&environment);
+        // All nodes have one secret.
+        policy.sasl.get_or_insert_with(|| Policy::new(&*environment));
         let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
         let shared = Arc::new(Unfenced(stores.clone(), AtomicU64::new(0)));
         let mut world = Inner {
@@ -176,6 +180,7 @@ impl World {
             clients: Mutex::default(),
             tokens: Mutex::default(),
         };
+        let mut passed = Duration::ZERO;
         for name in ["a", "b", "c"] {
             // Whoever leads gives slots to those that are there at first, and moves none later.
             let (engine, posts) = (Arc::clone(&engine) as _, Arc::clone(&engine) as _);
@@ -193,9 +198,10 @@ impl World {
             if name != "a" {
                 world = Self(Arc::new(world)).until_members();
             }
+            // A test may name the time of day.
+            let now = world.environment.now();
+            world.environment.set_back(now - std::mem::replace(&mut passed, now));
         }
-        // A test may name the time of day.
-        world.environment.set_back(world.environment.now());
         Self(Arc::new(world))
     }
 
@@ -323,12 +329,13 @@ impl World {
     }
 
     /// The server on which an account lives, of those by this name.
+    #[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "there is one server"))]
     pub fn home_of(&self, node: &str) -> &Server<Recorder> {
-        let _account = self.account(node);
         #[cfg(feature = "cluster")]
         {
+            let account = BareJid::new(&format!("{node}@{DOMAIN}")).unwrap();
             let is_home = |server: &&Server<Recorder>| {
-                server.node().is_some_and(|node| node.is_home_of(&_account))
+                server.node().is_some_and(|node| node.is_home_of(&account))
             };
             if let Some(home) = self.0.servers.iter().find(is_home) {
                 return home;
@@ -553,10 +560,24 @@ impl Client {
         elements(&std::mem::take(&mut *lock(&self.unread)))
     }
 
-    /// Takes what the server wrote; it may say whose session this is, where that is on another node.
+    /// The frames that the server wrote since the last call.
+    pub fn frames(&self) -> Vec<String> {
+        if let Some(world) = self.world.upgrade().map(World) {
+            world.catch_up();
+        }
+        let frames = self.recorder.drain();
+        self.learn(&frames.concat());
+        frames
+    }
+
     fn fetch(&self) {
         let came = self.recorder.drain().concat();
+        self.learn(&came);
         lock(&self.unread).push_str(&came);
+    }
+
+    /// What came may say whose session this is, where that is on another node.
+    fn learn(&self, came: &str) {
         let Some(world) = self.world.upgrade().map(World).filter(World::is_several) else { return };
         for tag in ["<jid>", "<authorization-identifier>"] {
             let name = came.split_once(tag).and_then(|(_, rest)| rest.split('<').next());

@@ -12,7 +12,7 @@ use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
 use crate::connection::{SendError, SharedConnection};
 use crate::outbox::message;
 use crate::server::driver::admission::Dismissal;
-use crate::shield::shielded;
+use crate::shield::{shielded, shielded_or};
 use crate::stanza::canonical;
 use crate::stanza::{Frame, Framing};
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -57,6 +57,8 @@ struct LineState {
     /// The home has closed the stream, and waits for the client to do so.
     is_closing: bool,
     ending: Option<Ending>,
+    /// The host's connection has panicked, with this message, and nobody was told yet.
+    panicked: Option<Option<String>>,
     news: News,
     waker: Option<Waker>,
 }
@@ -82,6 +84,8 @@ pub(in crate::server) struct News {
     pub(in crate::server) is_refused: bool,
     /// The transport is to be closed, flushed or not.
     pub(in crate::server) closed: Option<bool>,
+    /// The host's connection has panicked, with this message: told once.
+    pub(in crate::server) panicked: Option<Option<String>>,
     /// It is to be, behind what the connection has not taken yet.
     pub(in crate::server) is_ending: bool,
     /// The edge closes the stream with this.
@@ -260,7 +264,8 @@ impl<C: SharedConnection> Line<C> {
             Some(cx) => state.waker.replace(cx.waker().clone()),
             None => None,
         };
-        let news = News { has_shown: state.has_shown, ..state.news.clone() };
+        let panicked = state.panicked.take();
+        let news = News { has_shown: state.has_shown, panicked, ..state.news.clone() };
         drop(state);
         drop(old);
         news
@@ -361,8 +366,11 @@ impl<C: SharedConnection> Line<C> {
                 continue;
             }
             drop(state);
-            let taken = shielded(|| self.hand_over(&mut output, ending));
+            let mut panicked = None;
+            let told = |message| panicked = Some(message);
+            let taken = shielded_or(|| self.hand_over(&mut output, ending), told);
             state = self.state.lock();
+            state.panicked = panicked.or_else(|| state.panicked.take());
             match taken {
                 Some((taken, sent)) => {
                     state.end.shows(taken);

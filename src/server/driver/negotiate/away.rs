@@ -11,6 +11,7 @@ use super::super::blocked::Pending;
 use super::{Driver, OurHeader, Proved, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::server::legs::{Adoption, Edges, GoesOn, LOOK_AGAIN, Line, Times};
+use crate::session::HostCode;
 use crate::stanza::Frame;
 use crate::stream::StreamError;
 
@@ -129,6 +130,9 @@ impl<C: SharedConnection> Driver<C> {
             self.drain_hook.wake_on_write(cx.waker());
         }
         let is_asked = away.is_asked;
+        if let Some(message) = news.panicked {
+            self.core.faults.panicked(HostCode::Connection, &self.peer, None, message);
+        }
         if is_asked && news.is_refused {
             self.pending = None;
             self.login_impossible();
