@@ -13,19 +13,20 @@ use xmpp_session::cluster::{
     View,
 };
 use xmpp_session::connection::Recorder;
+use xmpp_session::extension::{Admission, Extension};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{
     AccountError, Cluster, FaultKind, ServerBuilder, Shutdown, StoreFailure,
 };
-use xmpp_session::session::HostCode;
+use xmpp_session::session::{AccountState, HostCode};
 use xmpp_session::stanza::Stanza;
 use xmpp_session::store::{
     Fence, FenceTokens, SharedMemory, SharedStore, StoreError, StoreFuture, Stores,
 };
 use xmpp_session::stream::{StreamCondition, StreamError};
-use xmpp_session::xep::StreamManagement;
+use xmpp_session::xep::{Carbons, StreamManagement};
 
 use crate::common::nodes::{Client, DOMAIN, Node, Nodes, OPEN, auth, bind};
 
@@ -95,6 +96,52 @@ fn node_15_what_cannot_be_delivered_comes_back_as_from_an_account_here() {
             questions.map(|question| world.ask(&balcony, &question).replace(jid.as_str(), "X"))
         };
         assert_eq!(answers(&one), answers(&other));
+    }
+}
+
+/// Lets no error in to anybody.
+struct NoErrors;
+
+impl Extension<Recorder> for NoErrors {
+    fn admit(&self, _: &AccountState, stanza: &Stanza) -> Admission {
+        if stanza.type_().as_deref() == Some("error") { Admission::Drop } else { Admission::Accept }
+    }
+}
+
+#[test]
+fn node_15_an_answer_of_the_server_is_nobodys_to_refuse() {
+    let world = Nodes::with(3, |_, builder| builder.extension(NoErrors));
+    let (juliet, romeo) = couple(&world);
+    let (balcony, orchard) = (world.online(&juliet, "balcony"), world.online(&romeo, "orchard"));
+    for sent in [
+        format!("<message to='{romeo}/gone' type='groupchat'><body>?</body></message>"),
+        format!("<iq to='{romeo}/gone' type='get' id='i'><q xmlns='urn:example:q'/></iq>"),
+    ] {
+        let heard = world.ask(&balcony, &sent);
+        assert!(heard.contains("<service-unavailable"), "{heard}");
+    }
+    // What a client says is none.
+    world.say(&orchard, &format!("<message to='{juliet}/balcony' type='error' id='e'/>"));
+    assert_eq!(balcony.received(), "");
+}
+
+#[test]
+fn node_15_own_clients_see_what_goes_to_accounts_of_other_nodes() {
+    let world = Nodes::with(3, |_, builder| builder.extension(Carbons::new()));
+    let (juliet, romeo) = couple(&world);
+    let (balcony, orchard) = (world.online(&juliet, "balcony"), world.online(&romeo, "orchard"));
+    let phone = world.online(&juliet, "phone");
+    world.say(&phone, "<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+    let _enabled = (phone.received(), balcony.received());
+    for to in [format!("{romeo}"), format!("{romeo}/orchard"), format!("{romeo}/gone")] {
+        world.say(&balcony, &format!("<message to='{to}' type='chat'><body>1</body></message>"));
+        let (copy, heard) = (phone.received(), orchard.received());
+        assert!(copy.contains("<sent xmlns='urn:xmpp:carbons:2'>"), "{copy}");
+        assert!(
+            copy.contains(&format!("to='{to}'")) && heard.contains("<body>1<"),
+            "{copy}{heard}"
+        );
+        assert_eq!(balcony.received(), "");
     }
 }
 

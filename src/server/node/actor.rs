@@ -16,6 +16,7 @@ use super::presence::{Presences, subscription};
 use super::shield::is_panic;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
+use crate::address;
 use crate::cluster::{
     Answer, Ask, AskId, Change, Effect, EngineError, Incarnation, Node, Slot, Stored, View, Work,
 };
@@ -201,9 +202,9 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => {
                 self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
-                for (slot, token) in std::mem::take(&mut self.unheard) {
-                    self.node.handle_claimed(now, slot, token, None);
-                }
+                let unheard = std::mem::take(&mut self.unheard);
+                let again = unheard.into_iter().map(|(slot, token)| (slot, token, None));
+                self.node.handle_claimed(now, again);
             }
             Command::Leave(stays) => {
                 self.node.leave(stays);
@@ -300,6 +301,7 @@ impl<C: SharedConnection> Actor<C> {
                 }
             }
         }
+        let mut claimed = Vec::new();
         for ((slot, token), said) in self.claims.ready(cx) {
             heard = true;
             match stored(&said) {
@@ -310,9 +312,10 @@ impl<C: SharedConnection> Actor<C> {
                     }
                     self.unheard.push((slot, token));
                 }
-                stored => self.node.handle_claimed(now(), slot, token, stored),
+                stored => claimed.push((slot, token, stored)),
             }
         }
+        self.node.handle_claimed(now(), claimed);
         heard
     }
 
@@ -572,6 +575,10 @@ impl<C: SharedConnection> Actor<C> {
                 }
                 core.from_another_node(&stanza)
             }
+            Some(Letter::Reply(answer)) => {
+                core.route_answer(answer);
+                None
+            }
             Some(Letter::OfHost(stanza)) => core.route_by_host(&stanza),
             Some(Letter::Act { from, number, act }) => BareJid::new(&account).ok().map(|account| {
                 let (core, inbox) = (Arc::clone(core), Arc::clone(&clustered.inbox));
@@ -682,7 +689,9 @@ impl<C: SharedConnection> Core<C> {
     fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
-        if let Some(kind) = subscription(stanza) {
+        // What other domains send goes the way of all presence.
+        let is_ours = stanza.from().is_some_and(|from| self.is_ours(address::bare_of(&from)));
+        if let Some(kind) = subscription(stanza).filter(|_| is_ours) {
             return self.inbound_subscription(stanza, kind, &to.bare, false);
         }
         self.route_to(None, stanza, &to)

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jid::BareJid;
+
 use super::letter::{Letter, Tale};
 use super::{Clustered, Command};
 use crate::address;
@@ -138,6 +140,17 @@ impl<C: SharedConnection> Core<C> {
             }
         }
         None
+    }
+
+    /// An answer to a session of this account, which lives at another node.
+    pub(in crate::server) fn reply(&self, account: &BareJid, answer: Stanza) {
+        let Some(node) = &self.node else { return };
+        let source = self.source(&answer);
+        let account = Arc::<str>::from(account.as_str());
+        let to = vec![Recipient { slot: Slot::of(&account), account }];
+        let (bytes, undelivered) = (Letter::Reply(answer).encode(), Undelivered::Nothing);
+        let submission = Submission { source, to, word: None, bytes, undelivered };
+        node.put_in_order(submission, Validity::FOR_GOOD);
     }
 
     /// An answer to one of our domains that nobody here has asked for: another node may have.
