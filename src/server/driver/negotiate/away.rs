@@ -20,6 +20,8 @@ pub(in crate::server) struct Away<C: SharedConnection> {
     /// What came with the authentication is being done: until then it may yet come back.
     is_asked: bool,
     is_bound: bool,
+    /// The account is that of a guest.
+    is_guest: bool,
 }
 
 impl<C: SharedConnection> Drop for Away<C> {
@@ -77,7 +79,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.set_deadline(self.core.limits.silence);
         let line = edges.open(self.connection.clone(), &adoption);
-        self.pending = Some(Pending::Away(Box::new(Away { line, is_asked, is_bound: false })));
+        let away = Away { line, is_asked, is_bound: false, is_guest: adoption.is_guest };
+        self.pending = Some(Pending::Away(Box::new(away)));
     }
 
     fn away(&self) -> Option<&Away<C>> {
@@ -131,12 +134,17 @@ impl<C: SharedConnection> Driver<C> {
         let is_asked = away.is_asked;
         if is_asked && news.is_refused {
             self.pending = None;
+            // As a guest it comes anew: what was there is being removed.
+            self.leave_guests();
             self.login_impossible();
             return Poll::Ready(());
         }
         if is_asked && (news.has_shown || news.is_bound) {
             self.parser.set_strict(false);
             self.parser.authenticated(&self.core.limits.stream);
+            if self.away().is_some_and(|away| !away.is_guest) {
+                self.leave_guests();
+            }
         }
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.header_sent |= news.has_shown;
