@@ -141,6 +141,11 @@ impl EdgeEnd {
         self.shown
     }
 
+    /// How many it has taken, as far as is known.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// What is to be told of how much the client has taken. `waiting`: what its connection has not taken, of all that
     /// had gone there by then, of which `shown` was output.
     pub(crate) fn takes(&mut self, shown: u64, waiting: usize) -> Option<u64> {
