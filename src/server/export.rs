@@ -11,6 +11,7 @@ use super::Core;
 use super::breaks::broken;
 use super::driver::Driver;
 use super::driver::export::Moving;
+use super::guests::Lodger;
 use crate::connection::{Close, SharedConnection};
 use crate::packed::{Reader, Writer};
 use crate::session::{HostCode, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
@@ -124,6 +125,10 @@ impl<C: SharedConnection> Core<C> {
         for (by, (account, contact)) in unheard {
             [by, account, contact].iter().for_each(|jid| out.text(jid.as_str()));
         }
+        match &self.guests {
+            Some(guests) => guests.export(which, &mut out),
+            None => out.count(0),
+        }
         Some(out.into_bytes())
     }
 
@@ -134,8 +139,9 @@ impl<C: SharedConnection> Core<C> {
         bytes: &[u8],
         mut connect: impl FnMut(SessionId, &[u8]) -> Option<C>,
     ) -> Result<Arrived<C>, NotAnExport> {
-        let Read { accounts, legs, broken, retries, unheard } =
+        let Read { accounts, legs, broken, retries, unheard, guests: lodgers } =
             self.read(bytes).ok_or(NotAnExport)?;
+        self.guests.iter().for_each(|guests| guests.import(&lodgers));
         let mut connect = |session| connect(session, &legs.get(&session)?.line);
         let imported = self.registry.import(accounts, &**self, &mut connect)?;
         for (by, account, contact) in unheard {
@@ -162,6 +168,12 @@ impl<C: SharedConnection> Core<C> {
             }
         }
         let broken = legs.into_values().map(|leg| leg.line).chain(broken).collect();
+        for Lodger { account, .. } in lodgers {
+            // Without its stream nobody can be it again (GUEST-3).
+            if self.registry.account(self.registry.key(account.as_str())).is_none() {
+                self.guest_left(account);
+            }
+        }
         Ok(Arrived { going_on, broken })
     }
 
@@ -188,6 +200,7 @@ impl<C: SharedConnection> Core<C> {
                 Some((account, input.list(|input| input.number().map(OfflineId::new))?))
             })?,
             unheard: input.list(|input| Some((jid(input)?, jid(input)?, jid(input)?)))?,
+            guests: input.list(Lodger::read)?,
         };
         input.is_empty().then_some(read)
     }
@@ -197,6 +210,7 @@ impl<C: SharedConnection> Core<C> {
         self.registry.forget(which, close);
         self.offline_retries.forget(which);
         self.unheard.forget(which);
+        self.guests.iter().for_each(|guests| guests.forget(which));
     }
 }
 
@@ -207,6 +221,7 @@ struct Read<'a> {
     broken: Vec<Vec<u8>>,
     retries: Vec<(BareJid, Vec<OfflineId>)>,
     unheard: Vec<(BareJid, BareJid, BareJid)>,
+    guests: Vec<Lodger>,
 }
 
 #[cfg(test)]
