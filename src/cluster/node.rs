@@ -96,6 +96,8 @@ pub(crate) struct Node {
     stays: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
+    /// What it has for others waits until whoever drives it [says so](Node::post).
+    collects: bool,
     pub(super) effects: VecDeque<Effect>,
     /// What has been dropped with good reason: what a lost slot had sent.
     #[cfg(test)]
@@ -115,6 +117,7 @@ impl Node {
             is_over: false,
             stays: false,
             empty_since: None,
+            collects: false,
             effects: VecDeque::new(),
             #[cfg(test)]
             void: Vec::new(),
@@ -344,8 +347,23 @@ impl Node {
         self.advance_moves(now);
         self.member.settle(now);
         self.take_outputs(now);
-        self.flush(now);
-        self.go();
+        if !self.collects {
+            self.flush(now);
+            self.go();
+        }
+    }
+
+    /// From now on it posts nothing by itself: what comes in one turn goes in one post (NODE-7).
+    pub(crate) const fn collect(&mut self) {
+        self.collects = true;
+    }
+
+    /// The end of a turn.
+    pub(crate) fn post(&mut self, now: Duration) {
+        if self.may_act(now) {
+            self.flush(now);
+            self.go();
+        }
     }
 
     fn take_outputs(&mut self, now: Duration) {

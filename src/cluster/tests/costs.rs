@@ -246,6 +246,7 @@ fn node_8_what_the_engine_keeps_and_answers() {
                 seen: VIEW,
                 settled: VIEW,
                 leaving: false,
+                ttl: settings.ttl,
             })
             .collect();
         let record = Record { instance: "0123456789abcdef".into(), ..Record::nothing(SLOTS) };

@@ -107,7 +107,8 @@ impl<K, T> Calls<K, T> {
 }
 
 impl<C: SharedConnection> Actor<C> {
-    pub(super) fn new(me: Incarnation, node: Node) -> Self {
+    pub(super) fn new(me: Incarnation, mut node: Node) -> Self {
+        node.collect();
         Self {
             node,
             released: None,
@@ -175,6 +176,8 @@ impl<C: SharedConnection> Actor<C> {
             is_idle &= !self.legs(core, clustered);
             is_idle &= !self.hand_over(core, clustered);
             is_idle &= !self.looks_again(core, cx);
+            self.node.post(core.environment.now());
+            is_idle &= !self.carry_out(core, clustered);
             if self.is_over {
                 return match &mut self.released {
                     Some(released) => released.as_mut().poll(cx),
