@@ -57,6 +57,7 @@ impl Settings {
             patience: Duration::from_millis(200),
             moves: 4,
             resend: Duration::from_millis(200),
+            answer: Duration::ZERO,
             soft: 2_000,
             hard: 4_000,
             broken: None,
