@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::engine::{Answer, Ask};
 use super::flow::Flow;
-#[cfg(test)]
-use super::frame::Recipient;
 use super::frame::{Body, Frame, Word};
+#[cfg(test)]
+use super::frame::{Receipt, Recipient};
 use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
@@ -548,7 +548,7 @@ impl Node {
         self.effects.iter().filter_map(|effect| {
             let Effect::Handle { account, bytes, work } = effect else { return None };
             let to = vec![Recipient { slot: work.job.slot, account: Arc::clone(account) }];
-            let body = Body::Stanza { to, bytes: Arc::clone(bytes) };
+            let body = Body::Stanza { to, bytes: Arc::clone(bytes), receipt: Receipt::default() };
             Some(Arc::new(Frame { source: None, body }))
         })
     }

@@ -26,7 +26,9 @@ use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
+use crate::session::Item;
 use crate::store::{StoreError, deposed};
+use crate::xep::acknowledgement;
 
 pub(super) struct Actor<C: SharedConnection> {
     node: Node,
@@ -174,6 +176,7 @@ impl<C: SharedConnection> Actor<C> {
             self.greet(core, clustered);
             is_idle &= !self.carry_out(core, clustered);
             is_idle &= !self.legs(core, clustered);
+            is_idle &= !acknowledge(clustered);
             is_idle &= !self.hand_over(core, clustered);
             is_idle &= !self.looks_again(core, cx);
             if is_idle || turn % TURNS == 0 {
@@ -219,10 +222,10 @@ impl<C: SharedConnection> Actor<C> {
                     self.effect(core, clustered, effect);
                 }
             }
-            Command::Submit(Submission { source, to, word, bytes, undelivered }) => {
+            Command::Submit(Submission { source, to, word, bytes, undelivered, receipt }) => {
                 let submitted = match word {
                     Some(word) => self.node.submit_presence(now, source, to.clone(), word, bytes),
-                    None => self.node.submit(now, source, to.clone(), bytes),
+                    None => self.node.submit(now, source, to.clone(), bytes, receipt),
                 };
                 // NODE-7
                 if submitted.is_pressed {
@@ -660,6 +663,17 @@ impl<C: SharedConnection> Actor<C> {
 /// The host hears why this node is none.
 fn misfit<C: SharedConnection>(core: &Core<C>, error: String) {
     core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
+}
+
+/// Tells clients what is handled elsewhere (SM-5); whether that was anything.
+fn acknowledge<C: SharedConnection>(clustered: &Clustered<C>) -> bool {
+    let arrived = std::mem::take(&mut *clustered.arrived.lock());
+    for (session, stanza) in &arrived {
+        for handled in session.has_arrived(*stanza) {
+            let _gone = session.send_item(&Item::element(acknowledgement(handled).as_bytes()));
+        }
+    }
+    !arrived.is_empty()
 }
 
 /// The accounts of a slot.
