@@ -84,9 +84,14 @@ def place(peer, homes, count):
     return [(account, nodes[(nodes.index(home) + 1) % len(nodes)]) for account, home in ring]
 
 
-async def work(peer, name, options):
+def accounts(prefix, peer, nth):
+    """New ones each time: nobody has a roster."""
+    return [f"{prefix}{nth}-{type(peer).__name__.lower()}-{n}" for n in range(CHOICE[prefix])]
+
+
+async def work(peer, name, nth, options):
     prefix, count, arguments = WORK[name]
-    homes = await peer.homes([f"{prefix}{n}" for n in range(CHOICE[prefix])])
+    homes = await peer.homes(accounts(prefix, peer, nth))
     listed = f"{peer.directory}/{name}"
     with open(listed, "w", encoding="utf-8") as file:
         for account, node in place(peer, homes, count):
@@ -155,18 +160,18 @@ async def kill(peer, nth, crowd):
     return found
 
 
-async def gather(peer):
+async def gather(peer, nth):
     """Who hear of each other."""
     book = Book(list(peer.NODES))
-    accounts = [f"k{n}" for n in range(CHOICE["k"])]
-    devices = [Device(peer, book, account, "r") for account in accounts]
+    names = accounts("k", peer, nth)
+    devices = [Device(peer, book, account, "r") for account in names]
     book.devices = devices
     for device in devices:
         device.start()
     await ready(devices)
     for n, device in enumerate(devices):
         for by in (1, 7, -1, -7):
-            device.subscribe(f"{accounts[(n + by) % len(accounts)]}@{peer.DOMAIN}")
+            device.subscribe(f"{names[(n + by) % len(names)]}@{peer.DOMAIN}")
     await asyncio.sleep(5)
     return book, devices
 
@@ -197,16 +202,16 @@ async def measure(name, make, names, nth, found, options):
     directory = tempfile.mkdtemp(prefix="cluster-")
     devices = []
     try:
-        await peer.prepare(directory, [f"{prefix}{n}" for prefix, count in CHOICE.items() for n in range(count)])
+        await peer.prepare(directory, [account for prefix in CHOICE for account in accounts(prefix, peer, nth)])
         await asyncio.gather(*(peer.start(node) for node in peer.NODES))
         assert await settled(peer), "the nodes are not one server"
         for what in names:
             if what != "kill":
-                figures = await work(peer, what, options)
+                figures = await work(peer, what, nth, options)
                 found[what, name].append(figures)
                 print(json.dumps({"peer": name, "work": what, "round": nth, **figures}, ensure_ascii=False), flush=True)
             elif len(peer.NODES) > 1:
-                crowd = await gather(peer)
+                crowd = await gather(peer, nth)
                 devices = crowd[1]
                 for time_ in range(options.kills):
                     figures = await kill(peer, time_, crowd)
