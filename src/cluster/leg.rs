@@ -41,6 +41,8 @@ pub(crate) enum Up {
     EndOfInput,
     /// The transport is lost.
     Gone,
+    /// The client, a bot, has taken so many stanzas in all.
+    Handled(u32),
 }
 
 /// What a home tells an edge.
@@ -242,6 +244,7 @@ impl fmt::Debug for Up {
             Self::Taken(_) => "Taken",
             Self::EndOfInput => "EndOfInput",
             Self::Gone => "Gone",
+            Self::Handled(_) => "Handled",
         })
     }
 }

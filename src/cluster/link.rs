@@ -51,6 +51,10 @@ pub(super) struct Link {
     owes_since: Option<Duration>,
     unanswered: usize,
     is_missing: bool,
+    /// What comes behind this number has been asked for, once: should that be lost too, it comes by time-out.
+    asked_behind: Option<u64>,
+    /// What came is of a view that is not known yet: to ask for it before that would only bring it again.
+    awaits_view: bool,
 }
 
 /// What the other end is to be told.
@@ -116,8 +120,20 @@ impl Link {
         if seq <= self.received {
             return Arrival::Again;
         }
-        self.is_missing = true;
+        if seq == self.received + 1 {
+            self.awaits_view = true;
+        } else if !self.awaits_view && self.asked_behind != Some(self.received) {
+            self.asked_behind = Some(self.received);
+            self.is_missing = true;
+        }
         Arrival::Early
+    }
+
+    /// Another view is known: what waits for one is asked for.
+    pub(super) const fn view_known(&mut self) {
+        if self.awaits_view {
+            (self.awaits_view, self.is_missing, self.owes) = (false, true, Owes::News);
+        }
     }
 
     /// A slot begins something with a frame: until it is finished that is not handled.

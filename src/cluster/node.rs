@@ -402,6 +402,7 @@ impl Node {
         let (links, gone): (_, BTreeMap<_, _>) =
             links.into_iter().partition(|(node, _)| record.has(*node));
         self.links = links;
+        self.links.values_mut().for_each(Link::view_known);
         gone.into_values().for_each(|link| self.take_back_all(link));
     }
 

@@ -137,6 +137,34 @@ fn node_4_a_frame_of_a_newer_view_waits_with_all_behind_it() {
 }
 
 #[test]
+fn node_5_what_is_missing_is_asked_for_once() {
+    let mut link = Link::default();
+    let mut asks = |seq, stamp, ms| {
+        link.arrives(seq, view(stamp), view(1));
+        flush(&mut link, ms).unwrap().again
+    };
+    assert!(asks(2, 1, 0));
+    // All that was under way behind it comes as well.
+    assert!(!asks(3, 1, 1));
+    assert!(!asks(4, 1, 2));
+    assert!(!asks(1, 1, 3));
+    assert!(asks(3, 1, 4), "another gap");
+}
+
+#[test]
+fn node_4_what_is_of_a_newer_view_is_asked_for_when_that_is_known() {
+    let mut link = Link::default();
+    link.arrives(1, view(2), view(1));
+    assert!(!flush(&mut link, 0).unwrap().again);
+    link.arrives(2, view(2), view(1));
+    assert!(!flush(&mut link, 1).unwrap().again);
+    link.view_known();
+    assert!(flush(&mut link, 2).unwrap().again);
+    link.view_known();
+    assert_eq!(flush(&mut link, 3), None);
+}
+
+#[test]
 fn node_5_an_answer_says_handled_not_received() {
     let mut link = Link::default();
     for seq in 1..=3 {
@@ -341,6 +369,7 @@ fn any_up() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(Up::Taken),
         Just(Up::EndOfInput),
         Just(Up::Gone),
+        any::<u32>().prop_map(Up::Handled),
     ];
     (any::<u16>(), any_leg(), said).prop_map(|(slot, (leg, number), said)| Frame {
         source: None,

@@ -63,6 +63,8 @@ struct LineState {
     has_shown: bool,
     /// The home has closed the stream, and waits for the client to do so.
     is_closing: bool,
+    /// It has done with it: what the client has not taken is not its any more (BOT-4).
+    is_ended: bool,
     ending: Option<Ending>,
     news: News,
     waker: Option<Waker>,
@@ -252,6 +254,24 @@ impl<C: SharedConnection> Line<C> {
         self.say(Up::EndOfInput);
     }
 
+    /// The client, a bot, has taken so many stanzas; `false` where the last one is not its any more.
+    pub(in crate::server) fn handled(&self, stanzas: u32) -> bool {
+        self.say(Up::Handled(stanzas));
+        !self.is_ended()
+    }
+
+    /// Whether the home has closed the stream.
+    pub(in crate::server) fn is_ended(&self) -> bool {
+        self.state.lock().is_ended
+    }
+
+    /// The client, a bot, closes its stream and is gone: the home does the rest.
+    pub(in crate::server) fn hang_up(&self) {
+        self.input(CLOSE);
+        self.state.lock().is_over = true;
+        self.edges.forget(self.leg);
+    }
+
     /// The transport is lost, or its end is the edge's own business. Nothing goes either way from here on.
     pub(in crate::server) fn gone(&self) {
         self.say(Up::Gone);
@@ -326,6 +346,7 @@ impl<C: SharedConnection> Line<C> {
             Down::Output { bytes, ending } => {
                 state.has_shown = true;
                 state.is_closing |= ending.is_some();
+                state.is_ended |= ending.is_some();
                 state.output.push_back(Output::Piece(bytes, ending));
             }
             Down::Read(read) => is_broken = state.end.reads(read).is_err(),
@@ -335,7 +356,7 @@ impl<C: SharedConnection> Line<C> {
                 state.is_over = true;
             }
             Down::Closed { is_flushed } => {
-                state.is_over = true;
+                (state.is_over, state.is_ended) = (true, true);
                 state.output.push_back(Output::Closed { is_flushed });
             }
         }
@@ -456,5 +477,6 @@ fn send_message(message: &[u8], ending: Option<Ending>, send: impl Fn(Frame<'_>)
     }
 }
 
+const CLOSE: &[u8] = b"</stream:stream>";
 const ERROR: &[u8] = b"<stream:error xmlns:stream='http://etherx.jabber.org/streams'>";
 const ERROR_END: &[u8] = b"</stream:error>";

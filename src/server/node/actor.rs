@@ -21,6 +21,7 @@ use crate::cluster::{
 };
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
+use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
@@ -375,6 +376,7 @@ impl<C: SharedConnection> Actor<C> {
                 self.node.finish(core.environment.now(), work);
             }
             Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
+            Effect::Broken(_) | Effect::Emptied(_) if broken!(LegsOutliveHome) => {}
             Effect::Broken(leg) => clustered.edges.broken(leg),
             Effect::Emptied(slot) => clustered.edges.lost(slot),
             Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
@@ -448,7 +450,7 @@ impl<C: SharedConnection> Actor<C> {
             Change::Frozen => {
                 // Before what others tell it goes another way.
                 self.presence.part(core, slot, true);
-                placement.set_served(slot, false);
+                placement.set_served(slot, broken!(ServedWhileFrozen));
                 self.frozen.insert(slot, core.environment.now());
                 core.freeze(&of(slot));
             }
@@ -475,7 +477,9 @@ impl<C: SharedConnection> Actor<C> {
                 self.presence.give_up(slot);
                 self.exports.remove(&slot);
                 self.frozen.remove(&slot);
-                core.forget(&of(slot), None);
+                if !broken!(KeptAfterMove) {
+                    core.forget(&of(slot), None);
+                }
                 self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
         }
@@ -517,7 +521,8 @@ impl<C: SharedConnection> Actor<C> {
             let leaving = homes.export(slot);
             let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
             // What was finished just before may have said something that waits in the inbox.
-            let Some(content) = content.filter(|_| clustered.inbox.is_empty()) else { continue };
+            let is_quiet = clustered.inbox.is_empty() || broken!(InboxUnheard);
+            let Some(content) = content.filter(|_| is_quiet) else { continue };
             self.exports.remove(&slot);
             let content = self.presence.export(slot, &content);
             self.node.export(core.environment.now(), slot, content);
