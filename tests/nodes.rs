@@ -1034,6 +1034,8 @@ fn node_19_a_node_leaves_and_nothing_is_lost() {
     });
     assert!(leaver.is_over() && leaver.server.node().unwrap().is_fenced());
     assert_eq!(*leaver.faults.lock().unwrap(), []);
+    // The others know it by their next renewal.
+    world.advance(Duration::from_secs(1));
     assert_eq!(world.home(&juliet).server.node().unwrap().metrics().members, 2);
     assert_eq!(speaker.received().matches("<error").count(), 0);
     for client in [&mut hall, &mut orchard] {
