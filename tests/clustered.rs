@@ -8,6 +8,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "cluster_clients.rs"]
+mod cluster_clients;
+#[cfg(test)]
 #[path = "cluster_presence.rs"]
 mod cluster_presence;
 #[cfg(test)]

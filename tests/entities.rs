@@ -1002,6 +1002,11 @@ fn bot(world: &World, node: &str, resource: &str) -> Bot<Recorder> {
     done(world, world.server().bot(&full(&format!("{node}@example.com/{resource}")))).unwrap()
 }
 
+/// Its session, wherever that lives.
+fn session(world: &World, bot: &Bot<Recorder>) -> SessionHandle<Recorder> {
+    world.session(bot.jid().as_str()).unwrap()
+}
+
 /// What a bot can take now.
 fn heard(bot: &mut Bot<Recorder>) -> Vec<String> {
     let mut heard = Vec::new();
@@ -1025,7 +1030,7 @@ fn bot_1_a_bot_is_a_session_like_any_other() {
     let _before = juliet.received();
     let mut polly = bot(&world, "polly", "cage");
     assert_eq!(polly.jid().as_str(), "polly@example.com/cage");
-    assert!(heard(&mut polly).is_empty() && !polly.session().is_available());
+    assert!(heard(&mut polly).is_empty() && !session(&world, &polly).is_available());
     // Presence, and offline messages with it.
     say(&polly, "<presence from='juliet@example.com'/>");
     let told = heard(&mut polly);
@@ -1135,7 +1140,8 @@ fn bot_2_every_end_reaches_a_bot() {
     type End<'a> = &'a dyn Fn(&Bot<Recorder>);
     let ends: [(&str, End<'_>); 4] = [
         ("policy-violation", &|bot| {
-            assert!(world.server().kick(bot.session()));
+            assert!(world.kick(&session(&world, bot)));
+            world.settle();
         }),
         ("reset", &|_| world.server().password_changed(&juliet, None)),
         ("not-authorized", &|_| {
@@ -1223,7 +1229,8 @@ fn bot_4_what_a_bot_has_not_taken_goes_elsewhere() {
             taken += 1;
         }
         if is_kicked {
-            world.server().kick(polly.session());
+            assert!(world.kick(&session(&world, &polly)));
+            world.settle();
             assert!(heard(&mut polly).is_empty(), "what is left is not the bot's any more");
         }
         drop(polly);

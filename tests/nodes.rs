@@ -730,6 +730,30 @@ fn node_3_a_store_that_does_not_hear_of_a_slot_is_told_of_and_asked_again() {
     }
 }
 
+/// What an extension keeps in a store is fenced like all that the server keeps itself.
+#[test]
+fn node_3_the_stores_of_a_node_are_for_extensions_too() {
+    let world = Nodes::new(0);
+    let cluster = |name| {
+        let (engine, store) = (Arc::clone(&world.engine), Arc::clone(&world.store));
+        Cluster::new(name, Arc::clone(&engine) as _, engine, store)
+    };
+    let clusters = ["n0", "n1"].map(cluster);
+    let blocks = clusters.each_ref().map(|cluster| cluster.stores().blocks);
+    let jid = BareJid::new(&format!("juliet@{DOMAIN}")).unwrap();
+    let does = |n: usize| {
+        let kept = blocks[n].apply(&jid, vec!["eve@example.com".into()], Vec::new());
+        world.run(kept).is_ok() && world.run(blocks[n].load(&jid)).is_ok()
+    };
+    assert!(!does(0) && !does(1), "nobody's, before there is a server");
+    for cluster in clusters {
+        world.start_in(cluster, |builder| builder);
+    }
+    let is_home = || [0, 1].map(|n| world.node(n).is_home_of(&jid));
+    world.until("it has a home", || is_home().contains(&true));
+    assert_eq!([does(0), does(1)], is_home());
+}
+
 #[test]
 fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
     for how in [How::Fails, How::IsSilent] {
@@ -944,10 +968,10 @@ impl Wake for Woken {
     }
 }
 
-type Leaver = (usize, fn() -> Shutdown);
+pub(crate) type Leaver = (usize, fn() -> Shutdown);
 
 /// Drives what leaves to its end, and calls `meanwhile` again and again.
-fn leave(world: &Nodes, leaves: &[Leaver], mut meanwhile: impl FnMut(usize)) {
+pub(crate) fn leave(world: &Nodes, leaves: &[Leaver], mut meanwhile: impl FnMut(usize)) {
     let leave = |(n, how): &Leaver| -> Pin<Box<dyn Future<Output = ()>>> {
         let (node, how) = (world.node(*n).server.node().unwrap(), how());
         Box::pin(async move { node.leave(how).await })

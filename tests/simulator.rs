@@ -8,6 +8,8 @@
 #![cfg(test)]
 #![expect(unreachable_pub, reason = "the simulator is private to this test")]
 
+#[path = "simulator/cast.rs"]
+mod cast;
 #[path = "simulator/device.rs"]
 mod device;
 #[path = "simulator/edges.rs"]
@@ -125,26 +127,28 @@ fn a_seed_is_replayed_exactly() {
 
 #[cfg(feature = "cluster")]
 mod several {
-    use crate::nodes::{Weather, World};
+    use crate::nodes::{Record, Weather, World};
     use crate::{STEPS, number};
 
     fn run_all(weather: Weather, seeds: u64) {
         let one = number("SEED");
-        let seeds = one.map_or_else(|| 0..number("SEEDS").unwrap_or(seeds), |seed| seed..seed + 1);
-        let mut failed = Vec::new();
-        for seed in seeds.clone() {
+        let first = one.or_else(|| number("FROM")).unwrap_or(0);
+        let count = one.map_or_else(|| number("SEEDS").unwrap_or(seeds), |_| 1);
+        let (mut record, mut failed) = (Record::default(), Vec::new());
+        for seed in first..first + count {
             let mut world = World::new(seed, weather, one.is_some());
             world.run(STEPS);
             if one.is_some() {
                 world.trace.iter().for_each(|line| println!("{line}"));
-                println!("{:?} {:?}", world.truth.messages(), world.counts);
             }
+            record.add(&world.record());
             if let Some(first) = world.truth.violations.first() {
-                failed.push((seed, first.clone()));
+                println!("{weather:?}, seed {seed}: {first}");
+                failed.push(seed);
             }
         }
-        failed.iter().for_each(|(seed, what)| println!("seed {seed}: {what}"));
-        assert!(failed.is_empty(), "{} of {seeds:?} seeds", failed.len());
+        println!("{weather:?}, {count} seeds from {first}: {record:?}");
+        assert!(failed.is_empty(), "{weather:?}: replay with SEED=: {failed:?}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn log_in(load: &Load, n: usize) -> Result<Self> {
-        let mut me = Self::authenticate(load, n, TcpStream::connect(&load.addr).await?).await?;
+        let mut me = Self::authenticate(load, n, TcpStream::connect(load.addr(n)).await?).await?;
         me.begin(load).await?;
         Ok(me)
     }
@@ -45,7 +45,7 @@ impl Client {
         let end = if load.websocket { "/>" } else { ">" };
         let header = format!("{begin} to='{}' version='1.0'{end}", load.domain);
         me.ask(&header, "</stream:features>", ">PLAIN<").await?;
-        let secret = STANDARD.encode(format!("\0{}{n}\0{}", load.prefix, load.password));
+        let secret = STANDARD.encode(format!("\0{}\0{}", load.name(n), load.password));
         let auth = format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>"
         );
@@ -165,7 +165,7 @@ impl Reader {
     }
 
     /// What comes, up to and with `end`, which is the end of a tag.
-    async fn read_past(&mut self, end: &str) -> Result<String> {
+    pub(crate) async fn read_past(&mut self, end: &str) -> Result<String> {
         let mut got = Vec::new();
         while !got.ends_with(end.as_bytes()) {
             if timeout(PATIENCE, self.0.read_until(b'>', &mut got)).await?? == 0 {

@@ -57,8 +57,8 @@ pub(crate) async fn read(load: Arc<Load>, nth: usize, readers: Arc<Readers>) -> 
     let dropped = if kind.takes_none { none } else { one };
     let mut held: Option<Session> = None;
     loop {
-        let socket = connect(&load.addr).await?;
-        let mut me = Client::authenticate(&load, load.users + nth, socket).await?;
+        let n = load.users + nth;
+        let mut me = Client::authenticate(&load, n, connect(load.addr(n)).await?).await?;
         let mut session = match held.take() {
             Some(session) if session.resume(&mut me).await? => {
                 readers.resumed.fetch_add(1, Ordering::Relaxed);

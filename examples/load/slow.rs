@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// How often the server's memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Parts of a thousand messages that took at most so long.
-const QUANTILES: [(&str, usize); 4] =
+pub(crate) const QUANTILES: [(&str, usize); 4] =
     [("median", 500), ("99 %", 990), ("99.9 %", 999), ("max", 1000)];
 
 pub(crate) async fn run(load: Arc<Load>, mut clients: Vec<Client>) -> Result<()> {
@@ -102,7 +102,7 @@ async fn measure(
     Ok((clients, took.concat(), memory))
 }
 
-fn quantiles(took: &[Duration]) -> [Duration; 4] {
+pub(crate) fn quantiles(took: &[Duration]) -> [Duration; 4] {
     let mut took = took.to_vec();
     took.sort_unstable();
     QUANTILES.map(|(_, part)| {
@@ -124,6 +124,6 @@ fn summary(name: &str, turns: Vec<Vec<Duration>>) {
     println!();
 }
 
-fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

@@ -246,6 +246,10 @@ impl Writer {
             }
             Up::EndOfInput => self.byte(4),
             Up::Gone => self.byte(5),
+            Up::Handled(stanzas) => {
+                self.byte(6);
+                self.number(*stanzas);
+            }
         }
     }
 
@@ -345,6 +349,7 @@ impl Reader<'_> {
             3 => Up::Taken(self.number()?),
             4 => Up::EndOfInput,
             5 => Up::Gone,
+            6 => Up::Handled(self.number()?.try_into().ok()?),
             _ => return None,
         })
     }

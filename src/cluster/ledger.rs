@@ -102,11 +102,18 @@ impl Ledgers {
         of.map(|(_, resource)| Arc::clone(resource)).collect()
     }
 
-    /// Nobody of the account is available any more: what it was told counts no longer. What one of its sessions was
-    /// told does, as long as that is `there`.
-    pub(crate) fn retire(&mut self, account: &str, there: impl Fn(&str) -> bool) {
+    /// A session of the account is not available any more, or has ended. What the account was told counts as long as
+    /// somebody of it `is_available`; what one of its sessions was told, as long as that is `there`.
+    pub(crate) fn retire(
+        &mut self,
+        account: &str,
+        is_available: bool,
+        there: impl Fn(&str) -> bool,
+    ) {
         if let Some(ledger) = self.0.get_mut(account) {
-            ledger.told = Vec::new();
+            if !is_available {
+                ledger.told = Vec::new();
+            }
             ledger.directed.retain(|(_, resource)| there(resource));
         }
         self.tidy(account);

@@ -41,6 +41,8 @@ pub(crate) enum Up {
     EndOfInput,
     /// The transport is lost.
     Gone,
+    /// The client, a bot, has taken so many stanzas in all.
+    Handled(u32),
 }
 
 /// What a home tells an edge.
@@ -137,6 +139,11 @@ impl EdgeEnd {
     /// How many have gone to the client in all.
     pub(crate) const fn shown(&self) -> u64 {
         self.shown
+    }
+
+    /// How many it has taken, as far as is known.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// What is to be told of how much the client has taken. `waiting`: what its connection has not taken, of all that
@@ -237,6 +244,7 @@ impl fmt::Debug for Up {
             Self::Taken(_) => "Taken",
             Self::EndOfInput => "EndOfInput",
             Self::Gone => "Gone",
+            Self::Handled(_) => "Handled",
         })
     }
 }

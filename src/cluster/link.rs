@@ -33,6 +33,8 @@ pub(super) struct Link {
     last: u64,
     /// Numbered, and without an answer.
     waiting: VecDeque<Numbered>,
+    /// What these take up.
+    bytes: usize,
     /// So many of these, the last ones, have to be sent, or sent again.
     unsent: usize,
     sent_at: Duration,
@@ -44,14 +46,36 @@ pub(super) struct Link {
     pending: BTreeMap<u64, Vec<Slot>>,
     /// Kept until the other end is seen to know.
     refused: BTreeMap<u64, Vec<Slot>>,
-    owes: bool,
+    owes: Owes,
+    /// Since when, and how many frames have come meanwhile.
+    owes_since: Option<Duration>,
+    unanswered: usize,
     is_missing: bool,
+    /// What comes behind this number has been asked for, once: should that be lost too, it comes by time-out.
+    asked_behind: Option<u64>,
+    /// What came is of a view that is not known yet: to ask for it before that would only bring it again.
+    awaits_view: bool,
 }
+
+/// What the other end is to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Owes {
+    #[default]
+    Nothing,
+    /// That something has come, or is handled. It only has to keep it until then.
+    Answer,
+    /// What it waits for.
+    News,
+}
+
+/// So many frames are answered at once: what is kept without an answer counts for those who send.
+const MANY: usize = 32;
 
 impl Link {
     /// The next frame.
     pub(super) fn number(&mut self, view: View, frame: Arc<Frame>) {
         self.last += 1;
+        self.bytes += frame.cost();
         self.waiting.push_back(Numbered { seq: self.last, view, frame });
         self.unsent += 1;
     }
@@ -61,6 +85,7 @@ impl Link {
         let mut answered = Vec::new();
         while self.waiting.front().is_some_and(|first| first.seq <= handled) {
             let Some(numbered) = self.waiting.pop_front() else { break };
+            self.bytes -= numbered.frame.cost();
             let back = refused.iter().find(|back| back.seq == numbered.seq);
             let refused = back.map(|back| back.slots.clone()).unwrap_or_default();
             answered.push(Answered { numbered, refused });
@@ -84,15 +109,30 @@ impl Link {
 
     /// A frame has come. `view`: what is known here. Whatever becomes of it, the other end wants to know.
     pub(super) fn arrives(&mut self, seq: u64, stamp: View, view: View) -> Arrival {
-        self.owes = true;
-        if seq <= self.received {
-            Arrival::Again
-        } else if seq > self.received + 1 || stamp > view {
-            self.is_missing = true;
-            Arrival::Early
-        } else {
+        if seq == self.received + 1 && stamp <= view {
             self.received = seq;
-            Arrival::Next
+            self.unanswered += 1;
+            self.owes =
+                self.owes.max(if self.unanswered < MANY { Owes::Answer } else { Owes::News });
+            return Arrival::Next;
+        }
+        self.owes = Owes::News;
+        if seq <= self.received {
+            return Arrival::Again;
+        }
+        if seq == self.received + 1 {
+            self.awaits_view = true;
+        } else if !self.awaits_view && self.asked_behind != Some(self.received) {
+            self.asked_behind = Some(self.received);
+            self.is_missing = true;
+        }
+        Arrival::Early
+    }
+
+    /// Another view is known: what waits for one is asked for.
+    pub(super) const fn view_known(&mut self) {
+        if self.awaits_view {
+            (self.awaits_view, self.is_missing, self.owes) = (false, true, Owes::News);
         }
     }
 
@@ -105,7 +145,7 @@ impl Link {
         let Some(slots) = self.pending.get_mut(&seq) else { return };
         if let Some(at) = slots.iter().position(|pending| *pending == slot) {
             slots.swap_remove(at);
-            self.owes = true;
+            self.owes = self.owes.max(Owes::Answer);
         }
         if slots.is_empty() {
             self.pending.remove(&seq);
@@ -118,7 +158,7 @@ impl Link {
         if !slots.contains(&slot) {
             slots.push(slot);
         }
-        self.owes = true;
+        self.owes = Owes::News;
     }
 
     /// A slot will never finish what it has begun.
@@ -135,25 +175,30 @@ impl Link {
         }
     }
 
-    /// What is to be sent now, if anything is.
+    /// What is to be sent now, if anything is. `answer`: for so long an answer may wait for company.
     pub(super) fn flush(
         &mut self,
         from: Incarnation,
         view: View,
         now: Duration,
         resend: Duration,
+        answer: Duration,
     ) -> Option<Post> {
         if self.resends_at(resend).is_some_and(|at| now >= at) {
             self.send_again();
         }
         self.waits_since = (!self.waiting.is_empty()).then(|| self.waits_since.unwrap_or(now));
-        if self.unsent == 0 && !self.owes {
+        if self.owes != Owes::Nothing {
+            self.owes_since.get_or_insert(now);
+        }
+        let is_due = self.owes == Owes::News || self.answers_at(answer).is_some_and(|at| now >= at);
+        if self.unsent == 0 && !is_due {
             return None;
         }
         if self.unsent > 0 {
             self.sent_at = now;
         }
-        self.owes = false;
+        (self.owes, self.owes_since, self.unanswered) = (Owes::Nothing, None, 0);
         let first = self.waiting.len() - take(&mut self.unsent).min(self.waiting.len());
         Some(Post {
             from,
@@ -175,6 +220,11 @@ impl Link {
         (!self.waiting.is_empty()).then(|| self.sent_at + resend)
     }
 
+    /// When what has come is answered at the latest.
+    pub(super) fn answers_at(&self, answer: Duration) -> Option<Duration> {
+        self.owes_since.map(|since| since + answer)
+    }
+
     /// Since when something has no answer, and nothing has had one.
     pub(super) const fn waits_since(&self) -> Option<Duration> {
         self.waits_since
@@ -183,6 +233,11 @@ impl Link {
     /// What has no answer.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Numbered> {
         self.waiting.iter()
+    }
+
+    /// What that takes up.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn into_waiting(self) -> VecDeque<Numbered> {

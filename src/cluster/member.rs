@@ -62,6 +62,8 @@ pub(super) struct Member {
     last_ask: AskId,
     instance: Option<Instance>,
     census: Option<Census>,
+    /// What there is to write over the record was not looked at since something was heard.
+    has_news: bool,
     record: Arc<Record>,
     wants_record: bool,
     pub(super) leaving: bool,
@@ -85,6 +87,7 @@ impl Member {
             last_ask: 0,
             instance: None,
             census: None,
+            has_news: false,
             record: Arc::new(Record::nothing(slots)),
             wants_record: false,
             leaving: false,
@@ -191,6 +194,7 @@ impl Member {
             _ => answer,
         };
         self.census = Some(Census { answer, asked: start });
+        self.has_news = true;
     }
 
     /// The store has counted a term for this instance of the engine.
@@ -314,7 +318,9 @@ impl Member {
             let has_record =
                 census.answer.record.as_ref().is_some_and(|record| record.instance == *instance);
             if has_record {
-                self.lead_on(now, &census.answer);
+                if std::mem::take(&mut self.has_news) {
+                    self.lead_on(now, &census.answer);
+                }
             } else {
                 self.begin_anew(now, &census);
             }

@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) moves: usize,
     /// Frames that have had no answer for so long are sent again.
     pub(crate) resend: Duration,
+    /// What needs no more than an answer has it after so long, or along with whatever else goes that way.
+    pub(crate) answer: Duration,
     /// Bytes that wait for one slot: over `soft` those who fill it are to pause, over `hard` they get it back.
     pub(crate) soft: usize,
     pub(crate) hard: usize,
@@ -106,6 +108,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             moves: 16,
             resend: Duration::from_millis(500),
+            answer: Duration::from_millis(20),
             soft: 256 << 10,
             hard: 4 << 20,
             #[cfg(test)]

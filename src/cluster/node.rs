@@ -1,9 +1,10 @@
 //! A node: what it may do, what it owns, what it tells the others.
 //!
 //! Whoever drives it hands in what has come, with the time, and then takes all [effects](Node::poll) before anything
-//! else. A step begins with the clock: once the deadline has passed nothing goes on.
+//! else. When nothing more is there for now it lets all of that [settle](Node::settle) together: what waits for one node
+//! goes in one post. A step begins with the clock: once the deadline has passed nothing goes on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,11 +87,15 @@ pub(crate) struct Node {
     pub(super) slots: Slots,
     pub(super) links: BTreeMap<Incarnation, Link>,
     pub(super) flows: BTreeMap<Slot, Flow>,
+    /// The flows that hold something, and maybe others.
+    pub(super) holding: BTreeSet<Slot>,
     /// What it tells itself.
     pub(super) own: VecDeque<Arc<Frame>>,
     pub(super) settings: Settings,
     /// What the slots here have been told of.
     known: Arc<Record>,
+    /// By that, slots are on their way from one node to another.
+    pub(super) is_in_motion: bool,
     is_over: bool,
     /// It does not go yet, though it could.
     stays: bool,
@@ -109,9 +114,11 @@ impl Node {
             slots: Slots::default(),
             links: BTreeMap::new(),
             flows: BTreeMap::new(),
+            holding: BTreeSet::new(),
             own: VecDeque::new(),
             settings,
             known: Arc::new(Record::nothing(slots)),
+            is_in_motion: false,
             is_over: false,
             stays: false,
             empty_since: None,
@@ -154,19 +161,23 @@ impl Node {
         now: Duration,
     ) -> impl Iterator<Item = (Incarnation, usize, Duration)> {
         self.links.iter().map(move |(node, link)| {
-            let bytes = link.waiting().map(|numbered| numbered.frame.cost()).sum();
-            (*node, bytes, link.waits_since().map_or(Duration::ZERO, |at| now.saturating_sub(at)))
+            (
+                *node,
+                link.bytes(),
+                link.waits_since().map_or(Duration::ZERO, |at| now.saturating_sub(at)),
+            )
         })
     }
 
     /// The bytes of what waits for the slots of others, and is not under way.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.flows.values().flat_map(Flow::held).map(|frame| frame.cost()).sum()
+        let held = self.holding.iter().filter_map(|slot| self.flows.get(slot)).flat_map(Flow::held);
+        held.map(|frame| frame.cost()).sum()
     }
 
     /// Slots that are on their way from here.
     pub(crate) fn moving(&self) -> usize {
-        self.slots.homes().filter(|(_, home)| home.frozen.is_some()).count()
+        self.slots.moving()
     }
 
     /// Whether a job is still to be done, and may be: its slot is open, and is what it was.
@@ -185,25 +196,20 @@ impl Node {
         self.member.acts_until().filter(|_| !self.is_over)
     }
 
-    /// The store has been told of the new owners of slots; `None`: it has failed, and is asked again. What follows from
-    /// all of them is looked for once: a node that begins alone claims every slot.
+    /// The store has been told of the new owner of a slot; `None`: it has failed, and is asked again.
     pub(crate) fn handle_claimed(
         &mut self,
         now: Duration,
-        claims: impl IntoIterator<Item = (Slot, View, Option<Stored>)>,
+        slot: Slot,
+        token: View,
+        stored: Option<Stored>,
     ) {
-        let mut is_stored = false;
-        for (slot, token, stored) in claims {
-            match stored {
-                Some(stored) => is_stored |= self.stored(now, Job { slot, token }, stored),
-                None if self.token(slot) == Some(token) => {
-                    self.effects.push_back(Effect::Claim { slot, token });
-                }
-                None => {}
+        match stored {
+            Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
+            None if self.token(slot) == Some(token) => {
+                self.effects.push_back(Effect::Claim { slot, token });
             }
-        }
-        if is_stored {
-            self.settle(now);
+            None => {}
         }
     }
 
@@ -219,7 +225,7 @@ impl Node {
         if self.may_act(now) {
             self.slots.finish(work.job);
             self.finish_origin(work);
-            self.settle(now);
+            self.step(now);
         }
     }
 
@@ -255,13 +261,14 @@ impl Node {
         // Where it is writing already, or may not, it is the answer that is waited for.
         let late = self.member.next_view().and_then(|_| self.slots.next_late(&self.settings));
         let again = self.links.values().filter_map(|link| link.resends_at(self.settings.resend));
-        again.chain(late).fold(self.member.next_timeout(), Duration::min)
+        let answers = self.links.values().filter_map(|link| link.answers_at(self.answer()));
+        again.chain(answers).chain(late).fold(self.member.next_timeout(), Duration::min)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
         if self.may_act(now) {
             self.member.handle_timeout(now, self.settled());
-            self.settle(now);
+            self.step(now);
         }
     }
 
@@ -269,7 +276,7 @@ impl Node {
     pub(crate) fn handle_hint(&mut self, now: Duration) {
         if self.may_act(now) {
             self.member.look();
-            self.settle(now);
+            self.step(now);
         }
     }
 
@@ -278,29 +285,21 @@ impl Node {
         self.break_deadline(id, &answer);
         if self.may_act(now) {
             self.member.handle_answer(now, id, answer);
-            self.settle(now);
+            self.step(now);
         }
     }
 
     pub(crate) fn handle_term(&mut self, now: Duration, instance: &str, term: u64) {
         if self.may_act(now) {
             self.member.handle_term(instance, term);
-            self.settle(now);
+            self.step(now);
         }
     }
 
     /// The store answers an operation that was marked with this token; the first is the claim.
-    #[cfg(test)]
     pub(crate) fn handle_stored(&mut self, now: Duration, job: Job, stored: Stored) {
-        if self.stored(now, job, stored) {
-            self.settle(now);
-        }
-    }
-
-    /// Whether something may follow from it.
-    fn stored(&mut self, now: Duration, job: Job, stored: Stored) -> bool {
         if !self.may_act(now) {
-            return false;
+            return;
         }
         match stored {
             Stored::Done => {
@@ -309,15 +308,14 @@ impl Node {
             }
             // Of a term that this node has not heard of: another engine has another cluster (NODE-3).
             Stored::Refused { by } if by.term > self.member.view().term => {
-                self.end(Effect::Fenced);
-                return false;
+                return self.end(Effect::Fenced);
             }
             Stored::Refused { by } => {
                 self.slots.deposed(job.slot, job.token, by);
                 self.member.look();
             }
         }
-        true
+        self.step(now);
     }
 
     /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
@@ -339,22 +337,23 @@ impl Node {
         if let Some(export) = export {
             self.number(to, Arc::new(Frame { source: None, body: Body::Export(export) }));
         }
-        self.settle(now);
+        self.step(now);
     }
 
-    /// The end of every step: what this node tells itself, what may go now, what is due.
-    pub(super) fn settle(&mut self, now: Duration) {
+    /// The end of every input: a new view takes effect, and what this node tells itself has its place in the order.
+    pub(super) fn step(&mut self, now: Duration) {
         self.take_outputs(now);
-        loop {
-            self.take_own();
-            self.go_on();
-            if self.own.is_empty() {
-                break;
-            }
-        }
+        self.take_own();
+    }
+
+    /// What follows from all that was handed in: what may go now goes, and what is due is done. Then there may be more
+    /// [effects](Self::poll).
+    pub(crate) fn settle(&mut self, now: Duration) {
         if !self.may_act(now) {
             return;
         }
+        self.step(now);
+        self.go_on();
         self.advance_moves(now);
         self.member.settle(now);
         self.take_outputs(now);
@@ -380,6 +379,7 @@ impl Node {
             return;
         }
         let before = std::mem::replace(&mut self.known, Arc::clone(&record));
+        self.is_in_motion = record.slots().any(|(_, place)| place.moving.is_some());
         let gone = before.members.iter().map(|member| member.incarnation);
         let gone = gone.filter(|node| !record.has(*node));
         self.effects.extend(gone.map(Effect::Gone));
@@ -402,6 +402,7 @@ impl Node {
         let (links, gone): (_, BTreeMap<_, _>) =
             links.into_iter().partition(|(node, _)| record.has(*node));
         self.links = links;
+        self.links.values_mut().for_each(Link::view_known);
         gone.into_values().for_each(|link| self.take_back_all(link));
     }
 

@@ -46,7 +46,7 @@ impl Node {
         if !taken.is_empty() {
             self.dispatch(Frame { source: source.into(), body: Body::Stanza { to: taken, bytes } });
         }
-        self.settle(now);
+        self.step(now);
         submitted
     }
 
@@ -61,7 +61,7 @@ impl Node {
     ) {
         if self.may_act(now) && self.record().has(node) {
             self.convey(node, Arc::new(Frame { source, body: Body::Told(bytes) }));
-            self.settle(now);
+            self.step(now);
         }
     }
 
@@ -79,7 +79,7 @@ impl Node {
             let leg = LegId { edge: self.member.me, number: leg };
             let body = Body::Up { slot, leg, number, said };
             self.dispatch(Frame { source: None, body });
-            self.settle(now);
+            self.step(now);
         }
         may_act
     }
@@ -96,7 +96,7 @@ impl Node {
         if self.may_act(now) {
             let body = Body::Down { leg, number, said };
             self.convey(leg.edge, Arc::new(Frame { source: Some(source), body }));
-            self.settle(now);
+            self.step(now);
         }
     }
 
@@ -117,7 +117,7 @@ impl Node {
             };
             submitted.is_pressed = to.iter().any(full);
             self.dispatch(Frame { source, body: Body::Presence { to, word, bytes } });
-            self.settle(now);
+            self.step(now);
         }
         submitted
     }
@@ -130,7 +130,10 @@ impl Node {
             let flow = self.flows.entry(slot).or_default();
             match place.owner.filter(|_| flow.goes(place, view, &self.settings)) {
                 Some(owner) => ways.entry(owner).or_default().push(slot),
-                None => flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot))),
+                None => {
+                    flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot)));
+                    self.holding.insert(slot);
+                }
             }
         }
         for (node, slots) in ways {
@@ -158,31 +161,38 @@ impl Node {
 
     /// What is held goes on where it may. Not what comes from a slot that is moving: that goes along with it.
     pub(super) fn go_on(&mut self) {
-        let view = self.member.view();
-        let record = Arc::clone(self.member.record());
-        let ready = |(slot, flow): (&Slot, &Flow)| {
-            let place = record.place(*slot);
-            let owner = place.owner.filter(|_| flow.goes_on(place, view, &self.settings))?;
-            Some((*slot, owner))
-        };
-        for (slot, owner) in self.flows.iter().filter_map(ready).collect::<Vec<_>>() {
-            let held = self.flows.get_mut(&slot).map(Flow::release).unwrap_or_default();
-            for frame in held {
+        let (view, record) = (self.member.view(), Arc::clone(self.member.record()));
+        for slot in std::mem::take(&mut self.holding) {
+            let Some(flow) = self.flows.get_mut(&slot).filter(|flow| flow.holds()) else {
+                continue;
+            };
+            let place = record.place(slot);
+            let goes_on = flow.goes_on(place, view, &self.settings);
+            let Some(owner) = place.owner.filter(|_| goes_on) else {
+                self.holding.insert(slot);
+                continue;
+            };
+            for frame in flow.release() {
                 if frame.source.is_some_and(|source| self.slots.is_frozen(source)) {
-                    self.flows.entry(slot).or_default().hold(frame);
+                    self.hold(slot, frame);
                 } else {
                     self.convey(owner, frame);
                 }
             }
         }
+        self.take_own();
+    }
+
+    fn hold(&mut self, slot: Slot, frame: Arc<Frame>) {
+        self.flows.entry(slot).or_default().hold(frame);
+        self.holding.insert(slot);
     }
 
     /// What this node tells itself. What is not taken now is held like anything else.
     pub(super) fn take_own(&mut self) {
         while let Some(frame) = self.own.pop_front() {
             for slot in self.accept(&frame, self.member.view(), None) {
-                let part = Arc::new(frame.narrowed(|one| one.slot == slot));
-                self.flows.entry(slot).or_default().hold(part);
+                self.hold(slot, Arc::new(frame.narrowed(|one| one.slot == slot)));
             }
         }
     }
@@ -199,7 +209,7 @@ impl Node {
         if self.record().has(post.from) || broken!(self.settings, StrangersHeard) {
             self.hear(&post);
         }
-        self.settle(now);
+        self.step(now);
     }
 
     fn hear(&mut self, post: &Post) {
@@ -336,6 +346,7 @@ impl Node {
         }
         let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
         let flow = self.flows.entry(slot).or_default();
+        self.holding.insert(slot);
         match refused {
             Some(their_view) => flow.take_back(part, their_view, &self.settings),
             None => flow.say_again(part, &self.settings),
@@ -357,11 +368,17 @@ impl Node {
         }
     }
 
+    /// How long an answer may wait. Not while slots move or somebody leaves, which waits for answers.
+    pub(super) fn answer(&self) -> Duration {
+        if self.is_in_motion { Duration::ZERO } else { self.settings.answer }
+    }
+
     /// All that waits for one node goes in one post.
     pub(super) fn flush(&mut self, now: Duration) {
         let (me, view, resend) = (self.member.me, self.member.view(), self.settings.resend);
+        let answer = self.answer();
         for (node, link) in &mut self.links {
-            if let Some(post) = link.flush(me, view, now, resend) {
+            if let Some(post) = link.flush(me, view, now, resend, answer) {
                 self.effects.push_back(Effect::Post(*node, post.encode()));
             }
         }

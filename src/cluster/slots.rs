@@ -7,7 +7,7 @@
 //!      └──────────────────────── a view gives it to another, or empties it ◀────────────────────────┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +103,8 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     homes: BTreeMap<Slot, Home>,
+    /// Those of them that are frozen or deposed.
+    unsteady: BTreeSet<Slot>,
     arriving: BTreeMap<Slot, Export>,
 }
 
@@ -111,8 +113,23 @@ impl Slots {
         self.homes.get(&slot)
     }
 
-    pub(super) fn homes(&self) -> impl Iterator<Item = (Slot, &Home)> {
-        self.homes.iter().map(|(slot, home)| (*slot, home))
+    /// Those that do not just go on.
+    fn unsteady(&self) -> impl Iterator<Item = (Slot, &Home)> {
+        self.unsteady.iter().filter_map(|slot| Some((*slot, self.homes.get(slot)?)))
+    }
+
+    fn note(&mut self, slot: Slot) {
+        let is_unsteady =
+            |home: &Home| home.frozen.is_some() || matches!(home.state, State::Deposed { .. });
+        match self.home(slot).is_some_and(is_unsteady) {
+            true => self.unsteady.insert(slot),
+            false => self.unsteady.remove(&slot),
+        };
+    }
+
+    /// How many are frozen.
+    pub(super) fn moving(&self) -> usize {
+        self.unsteady().filter(|(_, home)| home.frozen.is_some()).count()
     }
 
     /// Whether it is served: its accounts act.
@@ -155,6 +172,7 @@ impl Slots {
         if self.arriving.get(&slot).is_some_and(|e| is_coming != Some((me, e.began))) {
             self.arriving.remove(&slot);
         }
+        self.note(slot);
         changes
     }
 
@@ -184,13 +202,14 @@ impl Slots {
         if let Some(home) = self.homes.get_mut(&slot).filter(|home| home.token == token) {
             home.state = State::Deposed { by };
         }
+        self.note(slot);
     }
 
     /// Those that somebody else has used whom no view gave them, as far as this one: another engine did, beside the one
     /// that this node knows.
     pub(super) fn usurped(&self, view: View) -> Vec<Slot> {
         let is_usurped = |home: &Home| matches!(home.state, State::Deposed { by } if by <= view);
-        self.homes().filter(|(_, home)| is_usurped(home)).map(|(slot, _)| slot).collect()
+        self.unsteady().filter(|(_, home)| is_usurped(home)).map(|(slot, _)| slot).collect()
     }
 
     /// A slot comes with all that it has. It lives here when a view says so, and not before.
@@ -214,15 +233,13 @@ impl Slots {
     pub(super) fn late(&self, now: Duration, settings: &Settings) -> Vec<Slot> {
         let is_late =
             |home: &Home| home.frozen.as_ref().is_some_and(|f| now >= f.at + settings.patience);
-        self.homes().filter(|(_, home)| is_late(home)).map(|(slot, _)| slot).collect()
+        self.unsteady().filter(|(_, home)| is_late(home)).map(|(slot, _)| slot).collect()
     }
 
     /// When the next move has taken too long.
     pub(super) fn next_late(&self, settings: &Settings) -> Option<Duration> {
-        self.homes
-            .values()
-            .filter_map(|home| Some(home.frozen.as_ref()?.at + settings.patience))
-            .min()
+        let late = |(_, home): (_, &Home)| Some(home.frozen.as_ref()?.at + settings.patience);
+        self.unsteady().filter_map(late).min()
     }
 
     /// Whether it takes what comes for it: it lives here and is still. Before it is open that waits.
@@ -248,13 +265,14 @@ impl Slots {
 
     /// Those to be exported now, each once: frozen, with all jobs finished, and `quiet`.
     pub(super) fn due(&mut self, quiet: impl Fn(Slot) -> bool) -> Vec<Slot> {
-        let due = |(slot, home): (&Slot, &mut Home)| {
+        let due = |slot: &Slot| {
+            let home = self.homes.get_mut(slot)?;
             let is_open = home.state == State::Open;
             let freeze = home.frozen.as_mut().filter(|freeze| is_open && !freeze.is_sent)?;
             freeze.is_sent = home.jobs == 0 && quiet(*slot);
             freeze.is_sent.then_some(*slot)
         };
-        self.homes.iter_mut().filter_map(due).collect()
+        self.unsteady.iter().filter_map(due).collect()
     }
 
     /// All that a slot has which is [due](Self::due). It is kept here until a view gives the slot to its new owner
@@ -272,6 +290,7 @@ impl Slots {
         let export = Export { slot, began, lost: home.lost, seen, content, outgoing };
         if broken!(settings, ForgottenAtExport) {
             self.homes.remove(&slot);
+            self.note(slot);
         }
         Some(export)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use super::Core;
+use super::breaks::broken;
 use super::driver::Driver;
 use super::driver::export::Moving;
 use crate::connection::{Close, SharedConnection};
@@ -47,6 +48,9 @@ pub(super) struct Arrived<C: SharedConnection> {
 impl<C: SharedConnection> Keeps<C> for Core<C> {
     fn export(&self, of: &Keeper<'_, C>) -> Kept {
         let mut kept = Kept::default();
+        if broken!(KeptStays) {
+            return kept;
+        }
         for extension in self.extensions.iter() {
             let export = || extension.export(of, &mut kept);
             let _panicked = self.shielded(HostCode::Extension, Some(account(of)), export);
@@ -93,7 +97,7 @@ impl<C: SharedConnection> Core<C> {
     /// All that these accounts have here, with the streams that go on with their sessions. It stays as it was, and
     /// stands still. `None`: something is still under way, and it is to be tried again.
     pub(super) fn export(self: &Arc<Self>, which: Which<'_>, leaving: &Leaving) -> Option<Vec<u8>> {
-        if self.jobs.is_busy(which) {
+        if self.jobs.is_busy(which) && !broken!(BusyExported) {
             return None;
         }
         let accounts = self.registry.export(which, &**self)?;
@@ -151,7 +155,8 @@ impl<C: SharedConnection> Core<C> {
         let (mut legs, mut going_on) = (legs, Vec::new());
         for (id, session) in imported.live {
             // One without a stream that goes on is lost, and dropped here.
-            if let Some(Leg { line, driver, .. }) = legs.remove(&id) {
+            let leg = legs.remove(&id).filter(|_| !broken!(LegsStay));
+            if let Some(Leg { line, driver, .. }) = leg {
                 let driver = Driver::moved(Arc::clone(self), session, driver);
                 going_on.push(Leg { session: id, line, driver });
             }

@@ -15,6 +15,8 @@
 
 mod accounts;
 mod bot;
+#[cfg(feature = "cluster")]
+mod breaks;
 mod builder;
 mod credentials;
 mod deliver;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::runs::{PLAIN_BYTE, may_need_escape, run};
+use super::runs::{PLAIN_BYTE, is_all_plain, run};
 
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.
@@ -66,8 +66,7 @@ impl<'a> Iterator for Escaped<'a> {
 
 /// Whether nothing in the text is escaped, wherever it stands.
 pub(super) fn is_plain(text: &str) -> bool {
-    // Without an early exit, so that several bytes are checked at once.
-    !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
+    is_all_plain(text.as_bytes())
 }
 
 /// How the first character of `tail` is written if not as it is, and its length in bytes.

@@ -53,6 +53,7 @@ const ABSENT: u32 = u32::MAX;
 
 impl Layout {
     /// Where the escaped value stands, if the attribute is there.
+    #[inline]
     pub(super) fn value(&self, attribute: Attribute) -> Option<Range<usize>> {
         let whole = self.whole(attribute);
         let opening = OPENINGS.get(attribute as usize)?;
@@ -60,6 +61,7 @@ impl Layout {
     }
 
     /// Where the whole attribute stands, with leading space and quotes. Empty if it is not there.
+    #[inline]
     pub(super) fn whole(&self, attribute: Attribute) -> Range<usize> {
         let mut start = 0;
         for (index, (&length, opening)) in self.0.iter().zip(OPENINGS).enumerate() {
@@ -76,12 +78,11 @@ impl Layout {
 
 /// An attribute's value on its way into a stanza.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'a> {
-    text: &'a str,
-    /// Bytes when escaped.
-    length: usize,
-    /// Nothing in it is escaped.
-    is_plain: bool,
+pub(super) enum Value<'a> {
+    /// As it is written.
+    Plain(&'a [u8]),
+    /// To be escaped, and its bytes then.
+    Raw(&'a str, usize),
 }
 
 impl<'a> Value<'a> {
@@ -89,12 +90,20 @@ impl<'a> Value<'a> {
         if is_plain(text) {
             return Self::plain(text);
         }
-        Self { text, length: Escaped::new(text, Context::Attribute).len(), is_plain: false }
+        Self::Raw(text, Escaped::new(text, Context::Attribute).len())
     }
 
     /// One that is escaped already, or known to need no escaping.
     pub(super) const fn plain(text: &'a str) -> Self {
-        Self { text, length: text.len(), is_plain: true }
+        Self::Plain(text.as_bytes())
+    }
+
+    #[inline]
+    const fn len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Raw(_, length) => *length,
+        }
     }
 }
 
@@ -120,14 +129,14 @@ impl Stanza {
         let mut payload_start = other.len();
         for ((place, length), opening) in values.iter_mut().zip(&mut lengths).zip(OPENINGS) {
             let Some(value) = place else { continue };
-            match u32::try_from(value.length) {
+            match u32::try_from(value.len()) {
                 Ok(escaped) if escaped != ABSENT => *length = escaped,
                 _ => {
                     *place = None;
                     continue;
                 }
             }
-            payload_start += opening.len() + value.length + 1;
+            payload_start += opening.len() + value.len() + 1;
         }
 
         let bytes = concat(payload_start + payload.len(), |room| {
@@ -187,11 +196,12 @@ impl Room<'_> {
     fn attribute(&mut self, opening: &str, value: Option<Value<'_>>) {
         let Some(value) = value else { return };
         self.put(opening.as_bytes());
-        if value.is_plain {
-            self.put(value.text.as_bytes());
-        } else {
-            let pieces = Escaped::new(value.text, Context::Attribute);
-            pieces.for_each(|piece| self.put(piece.as_bytes()));
+        match value {
+            Value::Plain(bytes) => self.put(bytes),
+            Value::Raw(text, _) => {
+                let pieces = Escaped::new(text, Context::Attribute);
+                pieces.for_each(|piece| self.put(piece.as_bytes()));
+            }
         }
         self.put(b"'");
     }

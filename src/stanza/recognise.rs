@@ -25,7 +25,7 @@ pub(crate) use outline::Outline;
 use super::bounds::Bounds;
 use super::escape::{TEXT_REFERENCES, VALUE_REFERENCES};
 use super::head::Attribute;
-use super::runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
+use super::runs::{HIGH, NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
 use super::write::{XML_NAMESPACE, XMLNS_NAMESPACE};
 use super::{CONTENT_NAMESPACE, Kind, claims};
 use outline::Values;
@@ -68,7 +68,6 @@ const IN_CONTENT: u8 = 1;
 const CLAIMS: u8 = 2;
 /// The first attribute of the header is there, the others follow; and the declaration of its namespace.
 const FIRST: u8 = 4;
-const NAMESPACE: u8 = 128;
 /// Levels inside of a stanza that are followed.
 const LEVELS: usize = 6;
 /// Attributes of one tag that are followed, declarations included.
@@ -93,12 +92,21 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// One of the stanza's start tag.
-    Header(Attribute),
+    From,
+    To,
+    Id,
+    Type,
+    Lang,
     /// `xmlns`
     Namespace,
     /// Any other in the payload.
     Other,
 }
+
+const _: () = assert!(
+    Role::From as u8 == Attribute::From as u8 && Role::Lang as u8 == Attribute::Lang as u8,
+    "as `Values` has them"
+);
 
 /// What is known of an element so far.
 pub(crate) enum Recognised<'a> {
@@ -153,8 +161,8 @@ impl Recogniser {
                 State::Markup => self.markup(bytes, rest, bounds),
                 State::Text => self.text(bytes, rest, bounds),
                 State::Tag => self.tag(bytes, rest, bounds),
-                State::Apostrophes => self.value(bytes, rest, b'\''),
-                State::Quotes => self.value(bytes, rest, b'"'),
+                State::Apostrophes => self.value_on(bytes, rest, b'\''),
+                State::Quotes => self.value_on(bytes, rest, b'"'),
             };
             if let Err(stop) = step {
                 break stop;
@@ -165,10 +173,8 @@ impl Recogniser {
             Stop::End => {
                 let element = bytes.get(..self.at as usize).unwrap_or_default();
                 match std::str::from_utf8(element) {
-                    Ok(text) if !holds_noncharacter(text) => {
-                        Recognised::Canonical(self.outline(), text)
-                    }
-                    _ => Recognised::Unknown,
+                    Ok(text) => Recognised::Canonical(self.outline(), text),
+                    Err(_) => Recognised::Unknown,
                 }
             }
             Stop::More | Stop::Unknown => Recognised::Unknown,
@@ -195,31 +201,29 @@ impl Recogniser {
         true
     }
 
-    fn markup(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+    fn markup<'a>(&mut self, bytes: &'a [u8], rest: &'a [u8], bounds: &Bounds) -> Step {
         let [b'<', inside @ ..] = rest else { return Err(missing(rest)) };
         self.tag = self.at;
         match inside {
+            [] => Err(Stop::More),
             [b'/', name @ ..] if self.depth > 0 => self.end_tag(bytes, name),
-            _ => self.start_tag(inside, bounds),
+            _ => self.start_tag(bytes, inside, bounds),
         }
     }
 
-    fn start_tag(&mut self, inside: &[u8], bounds: &Bounds) -> Step {
-        let name = name(inside)?;
+    #[inline]
+    fn start_tag<'a>(&mut self, bytes: &'a [u8], inside: &'a [u8], bounds: &Bounds) -> Step {
         if usize::from(self.depth) >= bounds.depth || usize::from(self.elements) >= bounds.elements
         {
             return Err(Stop::Unknown);
         }
-        match self.depth.checked_sub(1) {
+        let name = match self.depth.checked_sub(1) {
             None => {
-                self.kind = match name {
-                    b"message" => Kind::Message,
-                    b"presence" => Kind::Presence,
-                    b"iq" => Kind::Iq,
-                    _ => return Err(Stop::Unknown),
-                };
+                self.kind = kind(inside)?;
+                self.kind.as_str().len()
             }
             Some(level) => {
+                let name = name(inside)?.len();
                 let level = usize::from(level);
                 let (Some(open), Some(open_length)) =
                     (self.open.get_mut(level), self.open_length.get_mut(level))
@@ -227,15 +231,16 @@ impl Recogniser {
                     return Err(Stop::Unknown);
                 };
                 *open = self.at + 1;
-                *open_length = u8::try_from(name.len()).map_err(|_| Stop::Unknown)?;
+                *open_length = u8::try_from(name).map_err(|_| Stop::Unknown)?;
+                name
             }
-        }
+        };
         self.elements = self.elements.checked_add(1).ok_or(Stop::Unknown)?;
         self.depth += 1;
         self.attribute_count = 0;
-        self.at += 1 + length(name.len());
+        self.at += 1 + length(name);
         self.place = State::Tag;
-        Ok(())
+        self.tag(bytes, inside.get(name..).unwrap_or_default(), bounds)
     }
 
     fn end_tag(&mut self, bytes: &[u8], name: &[u8]) -> Step {
@@ -267,7 +272,8 @@ impl Recogniser {
         Ok(())
     }
 
-    fn text(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+    #[inline]
+    fn text<'a>(&mut self, bytes: &'a [u8], rest: &'a [u8], bounds: &Bounds) -> Step {
         // Between tags there is often none.
         let plain = if rest.first() == Some(&b'<') { 0 } else { text_run(rest) };
         self.at += length(plain);
@@ -283,38 +289,57 @@ impl Recogniser {
                 Ok(())
             }
             [b'&', reference @ ..] => self.reference(reference, &TEXT_REFERENCES),
+            [HIGH, character @ ..] => self.high(character),
             _ => Err(Stop::Unknown),
         }
     }
 
-    fn tag(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        let space = rest.iter().take_while(|&&byte| is_space(byte)).count();
-        self.at += length(space);
-        match rest.get(space..).unwrap_or_default() {
-            [] | [b'/'] => Err(Stop::More),
-            [b'>', ..] => {
-                self.at += 1;
-                self.place = State::Text;
-                self.end_of_header()
-            }
-            [b'/', b'>', ..] => {
-                self.at += 2;
-                self.place = State::Text;
-                self.end_of_header()?;
-                self.depth -= 1;
-                if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
-            }
-            // White space may have been looked at before.
-            rest if space > 0 || before(bytes, self.at).is_some_and(is_space) => {
-                self.attribute(bytes, rest, bounds)
-            }
-            _ => Err(Stop::Unknown),
+    /// To the end of a start tag, from behind its name or an attribute.
+    #[inline(always)]
+    fn tag<'a>(&mut self, bytes: &'a [u8], rest: &'a [u8], bounds: &Bounds) -> Step {
+        match self.depth {
+            1 => self.tag_of::<true>(bytes, rest, bounds),
+            _ => self.tag_of::<false>(bytes, rest, bounds),
+        }
+    }
+
+    /// The same, of the stanza itself or in its payload.
+    fn tag_of<'a, const STANZA: bool>(
+        &mut self,
+        bytes: &'a [u8],
+        mut rest: &'a [u8],
+        bounds: &Bounds,
+    ) -> Step {
+        loop {
+            let space = rest.iter().take_while(|&&byte| is_space(byte)).count();
+            self.at += length(space);
+            rest = match rest.get(space..).unwrap_or_default() {
+                [] | [b'/'] => return Err(Stop::More),
+                [b'>', ..] => {
+                    self.at += 1;
+                    self.place = State::Text;
+                    return self.end_of_header::<STANZA>();
+                }
+                [b'/', b'>', ..] => {
+                    self.at += 2;
+                    self.place = State::Text;
+                    self.end_of_header::<STANZA>()?;
+                    self.depth -= 1;
+                    return if STANZA { Err(Stop::End) } else { Ok(()) };
+                }
+                // White space may have been looked at before.
+                rest if space > 0 || before(bytes, self.at).is_some_and(is_space) => {
+                    self.attribute::<STANZA>(bytes, rest, bounds)?
+                }
+                _ => return Err(Stop::Unknown),
+            };
         }
     }
 
     /// The start tag of the stanza itself ends here, if it is that one.
-    fn end_of_header(&mut self) -> Step {
-        if self.depth == 1 {
+    #[inline]
+    fn end_of_header<const STANZA: bool>(&mut self) -> Step {
+        if STANZA {
             self.payload = u16::try_from(self.at).map_err(|_| Stop::Unknown)?;
             // STREAM-13
             if self.flags & IN_CONTENT == 0 {
@@ -324,47 +349,36 @@ impl Recogniser {
         Ok(())
     }
 
-    fn attribute(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        // The only prefix in the language.
-        let prefix: &[u8] = if rest.starts_with(b"xml:") { b"xml:" } else { b"" };
-        let local = name(rest.get(prefix.len()..).unwrap_or_default())?;
-        let end = prefix.len() + local.len();
-        let (place, quote, value) = match rest.get(end..).unwrap_or_default() {
-            [] | [b'='] => return Err(Stop::More),
-            [b'=', b'\'', value @ ..] => (State::Apostrophes, b'\'', value),
-            [b'=', b'"', value @ ..] => (State::Quotes, b'"', value),
-            _ => return Err(Stop::Unknown),
+    /// An attribute, and what is behind it.
+    #[inline(always)]
+    fn attribute<'a, const STANZA: bool>(
+        &mut self,
+        bytes: &'a [u8],
+        rest: &'a [u8],
+        bounds: &Bounds,
+    ) -> Result<&'a [u8], Stop> {
+        let (role, name) = if STANZA { header_attribute(rest)? } else { attribute(rest)? };
+        let (with_equals, value) = rest.split_at_checked(name).ok_or(Stop::More)?;
+        let (place, quote, value) = match value {
+            [b'\'', value @ ..] => (State::Apostrophes, b'\'', value),
+            [b'"', value @ ..] => (State::Quotes, b'"', value),
+            _ => return Err(missing(value)),
         };
-        let with_equals = rest.get(..=end).unwrap_or_default();
-        self.attribute = match (self.depth, local) {
-            (_, b"xmlns") if prefix.is_empty() => Role::Namespace,
-            (1, b"lang") if !prefix.is_empty() => Role::Header(Attribute::Lang),
-            (2.., b"lang") => Role::Other,
-            _ if !prefix.is_empty() => return Err(Stop::Unknown),
-            (1, b"from") => Role::Header(Attribute::From),
-            (1, b"to") => Role::Header(Attribute::To),
-            (1, b"id") => Role::Header(Attribute::Id),
-            (1, b"type") => Role::Header(Attribute::Type),
-            (1, _) => return Err(Stop::Unknown),
-            _ => Role::Other,
-        };
-        self.remember(bytes, with_equals, bounds)?;
-        self.at += length(end) + 2;
+        self.attribute = role;
+        self.remember::<STANZA>(bytes, with_equals, bounds)?;
+        self.at += length(name) + 1;
         self.value = self.at;
         self.place = place;
-        self.value(bytes, value, quote)
+        self.value::<STANZA>(bytes, value, quote)
     }
 
     /// Notes an attribute of this tag, unless it is there already.
-    fn remember(&mut self, bytes: &[u8], name: &[u8], bounds: &Bounds) -> Step {
+    #[inline(always)]
+    fn remember<const STANZA: bool>(&mut self, bytes: &[u8], name: &[u8], bounds: &Bounds) -> Step {
         let count = usize::from(self.attribute_count);
-        if self.depth == 1 {
+        if STANZA {
             // Of these each has a bit.
-            let bit = match self.attribute {
-                Role::Header(attribute) => FIRST << attribute as u8,
-                Role::Namespace => NAMESPACE,
-                Role::Other => return Err(Stop::Unknown),
-            };
+            let bit = FIRST << self.attribute as u8;
             if count >= bounds.attributes || self.flags & bit != 0 {
                 return Err(Stop::Unknown);
             }
@@ -389,34 +403,62 @@ impl Recogniser {
         Ok(())
     }
 
-    fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
+    /// To the end of a value, and what is behind it.
+    #[inline(always)]
+    fn value<'a, const STANZA: bool>(
+        &mut self,
+        bytes: &'a [u8],
+        mut rest: &'a [u8],
+        quote: u8,
+    ) -> Result<&'a [u8], Stop> {
         // What no URI holds is left to the parser.
         let is_namespace = self.attribute == Role::Namespace;
-        let plain = run(rest, if is_namespace { URI_BYTE } else { VALUE_BYTE });
-        self.at += length(plain);
-        match rest.get(plain..).unwrap_or_default() {
-            [] => Err(Stop::More),
-            [byte, ..] if *byte == quote => self.end_of_value(bytes),
-            // In the header, nothing that would be escaped.
-            [b'\'' | b'"' | b'>' | b'&', ..] if self.depth == 1 || is_namespace => {
-                Err(Stop::Unknown)
-            }
-            [b'\'' | b'"' | b'>', ..] => {
-                self.at += 1;
-                Ok(())
-            }
-            [b'&', reference @ ..] => self.reference(reference, &VALUE_REFERENCES),
-            _ => Err(Stop::Unknown),
+        loop {
+            let plain = run(rest, if is_namespace { URI_BYTE } else { VALUE_BYTE });
+            self.at += length(plain);
+            rest = match rest.get(plain..).unwrap_or_default() {
+                [] => return Err(Stop::More),
+                [byte, after @ ..] if *byte == quote => {
+                    self.end_of_value::<STANZA>(bytes)?;
+                    return Ok(after);
+                }
+                // In the header, nothing that would be escaped.
+                [b'\'' | b'"' | b'>' | b'&', ..] if STANZA || is_namespace => {
+                    return Err(Stop::Unknown);
+                }
+                [b'\'' | b'"' | b'>', after @ ..] => {
+                    self.at += 1;
+                    after
+                }
+                [b'&', reference @ ..] => {
+                    self.reference(reference, &VALUE_REFERENCES)?;
+                    bytes.get(self.at as usize..).unwrap_or_default()
+                }
+                [HIGH, character @ ..] => {
+                    self.high(character)?;
+                    bytes.get(self.at as usize..).unwrap_or_default()
+                }
+                _ => return Err(Stop::Unknown),
+            };
         }
     }
 
-    fn end_of_value(&mut self, bytes: &[u8]) -> Step {
+    #[cold]
+    fn value_on<'a>(&mut self, bytes: &'a [u8], rest: &'a [u8], quote: u8) -> Step {
+        match self.depth {
+            1 => self.value::<true>(bytes, rest, quote).map(|_| ()),
+            _ => self.value::<false>(bytes, rest, quote).map(|_| ()),
+        }
+    }
+
+    #[inline(always)]
+    fn end_of_value<const STANZA: bool>(&mut self, bytes: &[u8]) -> Step {
         if self.attribute == Role::Namespace {
             let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
             // STREAM-13; inside, where it may be in force already, the parser decides; and what no
             // default namespace can be (Namespaces in XML 1.0 §3).
             let in_content = namespace == CONTENT_NAMESPACE.as_bytes();
-            if in_content != (self.depth == 1) || RESERVED.contains(&namespace) {
+            if in_content != STANZA || RESERVED.contains(&namespace) {
                 return Err(Stop::Unknown);
             }
             if in_content {
@@ -424,8 +466,8 @@ impl Recogniser {
             } else if self.depth == 2 && claims::is_in(namespace) {
                 self.flags |= CLAIMS;
             }
-        } else if let Role::Header(attribute) = self.attribute {
-            let place = self.values.get_mut(attribute as usize).ok_or(Stop::Unknown)?;
+        } else if STANZA {
+            let place = self.values.get_mut(self.attribute as usize).ok_or(Stop::Unknown)?;
             let (start, end) = (u16::try_from(self.value), u16::try_from(self.at));
             let (Ok(start), Ok(end)) = (start, end) else { return Err(Stop::Unknown) };
             *place = (start, end);
@@ -443,19 +485,77 @@ impl Recogniser {
         let may_come = known.iter().any(|reference| reference.starts_with(rest));
         Err(if may_come { Stop::More } else { Stop::Unknown })
     }
+
+    /// A character that may be U+FFFE or U+FFFF, which XML excludes. The control characters that it excludes too
+    /// are not in the language anyway.
+    fn high(&mut self, rest: &[u8]) -> Step {
+        match rest {
+            [0xBF, 0xBE | 0xBF, ..] => Err(Stop::Unknown),
+            [_, _, ..] => {
+                // What is no character is not UTF-8.
+                self.at += 3;
+                Ok(())
+            }
+            _ => Err(Stop::More),
+        }
+    }
 }
 
 const RESERVED: [&[u8]; 2] = [XML_NAMESPACE.as_bytes(), XMLNS_NAMESPACE.as_bytes()];
 
-/// Whether there is a U+FFFE or U+FFFF, which XML excludes. The control characters that it excludes
-/// too are not in the language anyway.
-fn holds_noncharacter(text: &str) -> bool {
-    !text.is_ascii() && text.contains(['\u{FFFE}', '\u{FFFF}'])
-}
-
 /// Stop at what is not there yet, or at what is not in the language.
 fn missing(rest: &[u8]) -> Stop {
     if rest.is_empty() { Stop::More } else { Stop::Unknown }
+}
+
+/// What stanza begins here, if it is known.
+#[inline]
+fn kind(name: &[u8]) -> Result<Kind, Stop> {
+    // What is behind the name, the rest of a tag decides.
+    match name {
+        [b'm', b'e', b's', b's', b'a', b'g', b'e', ..] => Ok(Kind::Message),
+        [b'p', b'r', b'e', b's', b'e', b'n', b'c', b'e', ..] => Ok(Kind::Presence),
+        [b'i', b'q', ..] => Ok(Kind::Iq),
+        _ => Err(begins(name, &[b"message", b"presence", b"iq"])),
+    }
+}
+
+/// What an attribute in the start tag of a stanza is for, and the length of its name with the `=`.
+#[inline]
+fn header_attribute(name: &[u8]) -> Result<(Role, usize), Stop> {
+    match name {
+        [b't', b'o', b'=', ..] => Ok((Role::To, 3)),
+        [b'i', b'd', b'=', ..] => Ok((Role::Id, 3)),
+        [b't', b'y', b'p', b'e', b'=', ..] => Ok((Role::Type, 5)),
+        [b'f', b'r', b'o', b'm', b'=', ..] => Ok((Role::From, 5)),
+        [b'x', b'm', b'l', b'n', b's', b'=', ..] => Ok((Role::Namespace, 6)),
+        [b'x', b'm', b'l', b':', b'l', b'a', b'n', b'g', b'=', ..] => Ok((Role::Lang, 9)),
+        _ => Err(begins(name, &[b"to=", b"id=", b"type=", b"from=", b"xmlns=", b"xml:lang="])),
+    }
+}
+
+/// The same in the payload.
+#[inline]
+fn attribute(bytes: &[u8]) -> Result<(Role, usize), Stop> {
+    if let [b'x', b'm', b'l', b'n', b's', b'=', ..] = bytes {
+        return Ok((Role::Namespace, 6));
+    }
+    // The only prefix in the language.
+    let prefix = if bytes.starts_with(b"xml:") { 4 } else { 0 };
+    let local = name(bytes.get(prefix..).unwrap_or_default())?;
+    let end = prefix + local.len();
+    match bytes.get(end) {
+        None => Err(Stop::More),
+        Some(b'=') if prefix == 0 || local == b"lang" => Ok((Role::Other, end + 1)),
+        Some(_) => Err(Stop::Unknown),
+    }
+}
+
+/// Why `bytes` are none of these names: they end too soon, or there is no such.
+#[cold]
+fn begins(bytes: &[u8], names: &[&[u8]]) -> Stop {
+    let may_come = names.iter().any(|name| name.starts_with(bytes));
+    if may_come { Stop::More } else { Stop::Unknown }
 }
 
 /// The name that `bytes` begin with, if it is known where it ends.

@@ -33,16 +33,40 @@ fn count(bytes: &[u8], are: impl Fn(u8) -> bool) -> usize {
 /// then byte by byte. Out of line: within the loop of its caller it costs that loop registers.
 #[inline(never)]
 pub(super) fn text_run(bytes: &[u8]) -> usize {
-    const AT_ONCE: usize = 16;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
     let is_plain = |piece: &&[u8; AT_ONCE]| {
-        // Without an early exit and without branches, this becomes a few vector instructions.
-        let special = |byte| (byte < b' ') | (byte == b'<') | (byte == b'>') | (byte == b'&');
-        piece.iter().fold(0, |any, &byte| any | u8::from(special(byte))) == 0
+        // In two, since the compiler makes less of more at once.
+        let first = any(piece, |byte| (byte < b' ') | (byte == b'<') | (byte == b'>'));
+        first | any(piece, |byte| (byte == b'&') | (byte == HIGH)) == 0
     };
     let plain = AT_ONCE * pieces.iter().take_while(is_plain).count();
     plain + run(bytes.get(plain..).unwrap_or_default(), TEXT)
 }
+
+/// Whether all bytes are of [`PLAIN_BYTE`].
+#[inline]
+pub(super) fn is_all_plain(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<AT_ONCE>() else {
+        return run(bytes, PLAIN_BYTE) == bytes.len();
+    };
+    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
+    pieces.iter().chain([last]).all(|piece| {
+        let first = any(piece, |byte| (byte < b' ') | (byte == b'<') | (byte == b'>'));
+        first | any(piece, |byte| (byte == b'&') | (byte == b'\'') | (byte == HIGH)) == 0
+    })
+}
+
+/// Bytes that are looked at together.
+const AT_ONCE: usize = 16;
+
+/// Whether any byte is so: not 0. Without an early exit and without branches, this becomes a few vector instructions.
+#[inline]
+fn any(piece: &[u8; AT_ONCE], is_special: impl Fn(u8) -> bool) -> u8 {
+    piece.iter().fold(0, |any, &byte| any | u8::from(is_special(byte)))
+}
+
+/// The byte that starts U+FFFE and U+FFFF, which XML excludes, and others.
+pub(super) const HIGH: u8 = 0xEF;
 
 pub(super) const NAME_BYTE: u8 = 1;
 /// In text, where nothing begins or ends.
@@ -58,11 +82,9 @@ pub(super) const TAG_BYTE: u8 = 32;
 /// Of a name in a tag, prefix and all.
 pub(super) const WORD_BYTE: u8 = 64;
 
-/// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
-/// U+FFFF, which XML excludes, and others.
-#[inline]
-pub(super) const fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
+/// Bytes at which a character may start that is not written as it is.
+const fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | HIGH)
 }
 
 pub(super) const fn is_uri_byte(byte: u8) -> bool {
@@ -78,7 +100,7 @@ static CLASSES: [u8; 256] = {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
             class |= NAME_BYTE;
         }
-        if byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&') {
+        if byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&' | HIGH) {
             class |= TEXT;
             if !matches!(byte, b'\'' | b'"') {
                 class |= VALUE_BYTE;

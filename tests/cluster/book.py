@@ -15,11 +15,16 @@ class Message:
         self.sender, self.to, self.number = sender, to, number
         self.at, self.is_acknowledged, self.bounced, self.arrivals = time.monotonic(), False, None, []
 
+    def waited(self):
+        return self.arrivals[0][0] - self.at
+
 
 class Book:
     def __init__(self, nodes):
         # Where clients connect to.
         self.nodes = nodes
+        # A directory for all that goes over each client's connection.
+        self.traces = None
         self.contacts = {}
         self.devices = []
         self.sessions = []
@@ -38,6 +43,9 @@ class Book:
         self.fault = None
         self.refusals, self.resumptions, self.returns = [], 0, {}
         self.misordered, self.stream_errors, self.silences = [], collections.Counter(), 0
+
+    def clock(self):
+        return time.monotonic() - (self.fault or 0)
 
     # What devices tell.
 
@@ -65,13 +73,19 @@ class Book:
 
     def message(self, device, session, element):
         body = element.find(CLIENT + "body")
-        name = element.get("id") if element.get("type") == "error" else body is not None and body.text
+        if element.get("type") == "error":
+            self.heard(session, element.get("id"), element.find(CLIENT + "error")[0].tag.split("}")[1])
+        else:
+            self.heard(session, body is not None and body.text, None)
+
+    def heard(self, session, name, error):
+        """One of ours has come, or come back."""
         message = self.messages.get(name)
         if message is None:
             earlier = self.earlier.get(name)
             self.oddities["a message a round late" if earlier and not earlier.arrivals else f"again in a later round: {name}"] += 1
-        elif element.get("type") == "error":
-            message.bounced = element.find(CLIENT + "error")[0].tag.split("}")[1]
+        elif error:
+            message.bounced = error
         else:
             if not message.arrivals:
                 row = name.rsplit(" ", 1)[0]
@@ -149,8 +163,11 @@ class Book:
             round_.note(f"out of order: {name}")
         self._sessions(round_, count)
         self._presence(round_, count)
-        latest = [m.arrivals[0][0] - m.at for m in self.messages.values() if m.arrivals and m.to not in round_.away]
-        count["wait"] = max(latest, default=0)
+        arrived = [m for m in self.messages.values() if m.arrivals and m.to not in round_.away]
+        slowest = max(arrived, key=Message.waited, default=None)
+        count["wait"] = slowest.waited() if slowest else 0
+        if count["wait"] > round_.told_within:
+            round_.note(f"waited longest: {describe(slowest, self.fault)}")
         return count
 
     def _sessions(self, round_, count):
@@ -200,7 +217,9 @@ class Book:
                     round_.note(f"told too early: {jid} to {watcher.jid} at {at(ends[0], self.fault)}")
                 if ends and session.how == "lost":
                     slowest = max(slowest, ends[0] - end)
-                if ends and session.how == "lost" and ends[0] - end > round_.told_within:
+                # Whose own transport was lost hears of it when that is back.
+                within = max(round_.told_within, self.returns.get(watcher.device, 0) + 1)
+                if ends and session.how == "lost" and ends[0] - end > within:
                     count["late"] += 1
                     round_.note(f"told late: {jid} to {watcher.jid} after {ends[0] - end:.1f} s")
         count["told"] = slowest

@@ -25,12 +25,12 @@ class Lost(Exception):
 class Wire(asyncio.Protocol):
     """A stream: first-level elements go to `take`."""
 
-    def __init__(self, take, over):
-        self.take, self.over = take, over
+    def __init__(self, take, over, trace):
+        self.take, self.over, self.trace = take, over, trace
         self.parser, self.depth, self.root, self.transport = None, 0, None, None
         self.heard = time.monotonic()
         # The server has ended the stream, without saying that anything is wrong.
-        self.is_closed = self.has_failed = False
+        self.is_closed = self.has_failed = self.has_ended = False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -44,10 +44,12 @@ class Wire(asyncio.Protocol):
 
     def write(self, text):
         if not self.transport.is_closing():
+            self.trace(">", text)
             self.transport.write(text.encode())
 
     def data_received(self, data):
         self.heard = time.monotonic()
+        self.trace("<", data.decode(errors="replace"))
         try:
             self.parser.feed(data)
             for event, element in self.parser.read_events():
@@ -125,8 +127,14 @@ class Device:
         self.ready.clear()
         self.session.closing = self.session.closing or time.monotonic()
         self._send("<presence type='unavailable'/>", None)
-        # What is not acknowledged at an end is kept for the next session.
-        self.wire.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.session.received}'/></stream:stream>")
+        # What comes meanwhile and is not acknowledged at the end is kept for the next session: nothing comes any more
+        # once the server has said that this one is unavailable.
+        asyncio.get_running_loop().call_later(3, self._hang_up, self.wire)
+
+    def _hang_up(self, wire):
+        if wire is self.wire and self.session and not wire.has_ended:
+            wire.has_ended = True
+            wire.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.session.received}'/></stream:stream>")
 
     async def _run(self):
         while self.stay or self.session:
@@ -155,6 +163,11 @@ class Device:
         for answer in answers.values():
             answer(None)
 
+    def _trace(self, way, text):
+        if self.book.traces:
+            with open(f"{self.book.traces}/{self.account}-{self.name}", "a", encoding="utf-8") as file:
+                file.write(f"{self.book.clock():9.3f} {self.node} {way} {text}\n")
+
     def _choose(self):
         now = time.monotonic()
         return random.choice([n for n in self.book.nodes if self.avoided.get(n, 0) < now] or self.book.nodes)
@@ -163,7 +176,7 @@ class Device:
         self.node = self._choose()
         self.over, self.inbox = asyncio.Event(), asyncio.Queue()
         connect = asyncio.get_running_loop().create_connection(
-            lambda: Wire(self._take, self._over), *self.peer.address(self.node)
+            lambda: Wire(self._take, self._over, self._trace), *self.peer.address(self.node)
         )
         _, self.wire = await asyncio.wait_for(connect, PATIENCE)
         self.streams += 1
@@ -275,6 +288,8 @@ class Device:
         elif kind == "unavailable":
             session.seen.pop(source, None)
             session.ends[source].append(time.monotonic())
+            if source == session.jid:
+                self._hang_up(self.wire)
         elif kind == "subscribe":
             self._send(f"<presence to='{source}' type='subscribed'/>", None)
 
@@ -304,7 +319,8 @@ class Device:
         session = self.session
         session.sent += 1
         session.unacknowledged.append((text, acknowledged))
-        self.wire.write(text)
+        if self.wire:
+            self.wire.write(text)
 
     def send_message(self, to, name, body, acknowledged):
         text = f"<message to='{to}' type='chat' id='{name}'><body>{body}</body></message>"

@@ -44,7 +44,7 @@ class Ours(Peer):
         alone += ["--domain", self.DOMAIN, "--allow-plaintext", "--mechanisms", "PLAIN"]
         process = Process("accounts", alone, self.path("accounts.log"))
         await process.start()
-        assert await listens(port, alive=process.is_alive), "accounts are not made: see accounts.log"
+        assert await listens(port, 300, process.is_alive), "accounts are not made: see accounts.log"
         await process.end(signal.SIGTERM)
 
     def path(self, name):
@@ -120,7 +120,7 @@ class Ours(Peer):
             if keep:
                 await run("bash", "-c", os.environ["XMPP_TEST_POSTGRES_RESTART"])
             else:
-                await self._sql("TRUNCATE xmpp_cluster CASCADE")
+                await self._sql("TRUNCATE xmpp_session.xmpp_cluster CASCADE")
         await self.redis.start()
         assert await listens(self.redis_port), "Redis does not start again"
 
@@ -133,6 +133,9 @@ class Ours(Peer):
         owned = [sum(owner == node for owner, _ in places) for node in wanted]
         return sorted(members) == wanted and not any(to for _, to in places) and max(owned) - min(owned) <= 1
 
+    def ends(self):
+        return {node: len(process.ends) for node, process in self.nodes.items()}
+
     async def homes(self, accounts):
         record = await self._record()
         if record is None:
@@ -143,7 +146,7 @@ class Ours(Peer):
         """Names of the members; owner of each slot, and to whom it moves."""
         try:
             if self.engine == "postgres":
-                found = bytes.fromhex(await self._sql("SELECT encode(record, 'hex') FROM xmpp_cluster"))
+                found = bytes.fromhex(await self._sql("SELECT encode(record, 'hex') FROM xmpp_session.xmpp_cluster"))
             else:
                 found = await self._hget("xmpp", "record")
         except (OSError, AssertionError, asyncio.IncompleteReadError):

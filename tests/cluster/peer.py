@@ -61,6 +61,10 @@ class Peer:
         """All nodes that should run are one server again, and nothing is on its way between them."""
         raise NotImplementedError
 
+    def ends(self):
+        """How often each node has ended by itself."""
+        return {}
+
     async def homes(self, accounts):
         """Where the sessions of each account live, as far as there is such a thing: a node for each, or `None`."""
         return dict.fromkeys(accounts)

@@ -13,6 +13,7 @@ class Round:
     def __init__(self, kind, peer, book, away):
         self.kind, self.peer, self.book, self.away = kind, peer, book, away
         self.died, self.notes, self.what = set(), [], ""
+        self.node, self.ends = None, peer.ends()
         self.told_within = peer.TTL + SLACK
 
     def note(self, text):
@@ -23,11 +24,21 @@ class Round:
 
     async def _fault(self, node=None):
         """From now on times count. Sessions that live at `node` may be lost."""
+        self.node = node
         if node:
-            accounts = {device.account for device in self.book.devices}
-            homes = await self.peer.homes(accounts)
-            self.died = {account for account, home in homes.items() if home in (node, None)}
+            devices = self.book.devices
+            homes = await self.peer.homes({device.account for device in devices})
+            # Where a server has no homes, a session lives where its client is connected.
+            self.died = {device.account for device in devices if (homes[device.account] or device.node) == node}
         self.book.fault = time.monotonic()
+
+    def stopped(self):
+        """Nodes that have stopped by themselves, and were not made to; what they had is lost."""
+        ends = self.peer.ends()
+        nodes = [node for node in ends if node != self.node and ends[node] > self.ends.get(node, 0)]
+        if nodes:
+            self.died = {device.account for device in self.book.devices}
+        return nodes
 
     async def _kill(self):
         node = random.choice(self.peer.NODES)
@@ -67,6 +78,7 @@ class Round:
             # Nodes had to stop: all that they had is lost.
             self.died = {device.account for device in self.book.devices}
             self.what += ": too long"
+            self.ends = dict.fromkeys(self.ends, 1 << 30)
 
     async def _empty(self):
         await self._engine(False)

@@ -17,14 +17,18 @@ import time
 
 from book import Book
 from client import Device
+from ejabberd import Ejabberd
 from ours import Alone, Ours
 from rounds import Round, settled
+from stock import Stock, command
 
 # What may not be, in any round.
-FAULTS = ("lost", "doubled", "misordered", "refused", "not resumed", "wrong", "false", "twice", "late", "unsettled", "odd")
+FAULTS = ("lost", "doubled", "misordered", "refused", "not resumed", "wrong", "false", "twice", "late", "stopped", "unsettled", "odd")
 # What a round may cost, where a home died, and how it went.
-COSTS = ("gone", "repeated", "died", "resumed", "ends", "pairs")
+COSTS = ("starved", "gone", "repeated", "died", "resumed", "ends", "pairs")
 SLOWEST = ("told", "back", "wait")
+# Seconds.
+STILL = 0.7
 
 
 class Load:
@@ -34,13 +38,19 @@ class Load:
         self.peer, self.book, self.rate = peer, book, options.rate
         steady = [f"u{n}" for n in range(options.clients)]
         goers = [f"g{n}" for n in range(options.clients // 4)]
+        commands = {f"s-{kind}": command(kind) for kind in options.stock.split(",") if kind}
+        for kind in [kind for kind, found in commands.items() if not found]:
+            print(f"SKIPPED: {kind}: it is not installed")
+            commands.pop(kind)
         self.away = [f"a{n}" for n in range(options.clients // 4)]
-        self.accounts = steady + goers + self.away
-        ring = steady + goers
+        self.accounts = [*steady, *goers, *self.away, *commands]
+        ring = [*steady, *goers, *commands]
         random.Random(1).shuffle(ring)
         for at, account in enumerate(ring):
             self.book.contacts[account] = {ring[(at + by) % len(ring)] for by in (-2, -1, 1, 2)} - {account}
-        self.main = {account: Device(peer, book, account, "r") for account in ring}
+        self.main = {account: Device(peer, book, account, "r") for account in steady + goers}
+        self.own = list(self.main.values())
+        self.main |= {account: Stock(peer, book, account, found) for account, found in commands.items()}
         self.goers = [self.main[account] for account in goers]
         # They watch, and take no messages.
         self.second = [Device(peer, book, account, "w", -1) for account in steady[::3]]
@@ -48,6 +58,7 @@ class Load:
         book.devices += [*self.main.values(), *self.second]
         self.tasks, self.going, self.is_on = [], set(), False
         self.edit = 0
+        self.lag = 0
 
     async def log_in(self):
         for device in self.book.devices:
@@ -62,6 +73,20 @@ class Load:
                 self.main[account].subscribe(f"{contact}@{self.peer.DOMAIN}")
             await asyncio.sleep(0.02)
 
+    async def until_friends(self, seconds=60):
+        """Everybody sees who is there."""
+        deadline, missing = time.monotonic() + seconds, True
+        while missing and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            missing = [
+                f"{device.session.jid} sees nothing of {contact}"
+                for device in self.book.devices
+                for contact in self.book.contacts[device.account]
+                if device.session and not any(jid.startswith(f"{contact}@") for jid in device.session.seen)
+            ]
+        if missing:
+            print("before anything was done:", "; ".join(missing), flush=True)
+
     async def all_ready(self, seconds=90):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -71,8 +96,8 @@ class Load:
         return False
 
     def begin(self):
-        self.is_on = True
-        self.tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._change()), asyncio.create_task(self._go())]
+        self.is_on, self.lag = True, 0
+        self.tasks = [asyncio.create_task(self._clock()), asyncio.create_task(self._write()), asyncio.create_task(self._change()), asyncio.create_task(self._go())]
 
     async def end(self):
         """Everybody is there, and says nothing more."""
@@ -109,13 +134,20 @@ class Load:
             device = random.choice(self.book.devices)
             if device.ready.is_set():
                 device.say()
-            device = self.main[random.choice(list(self.main))]
+            device = random.choice(self.own)
             if device.ready.is_set():
                 self.edit += 1
                 contact = f"c{random.randrange(8)}@remote.example"
                 answer = self.book.edited(device.account, contact, self.edit)
                 query = f"<query xmlns='jabber:iq:roster'><item jid='{contact}' name='{self.edit}'/></query>"
                 device.ask("set", query, answer)
+
+    async def _clock(self):
+        """How long this machine stands still."""
+        while self.is_on:
+            began = time.monotonic()
+            await asyncio.sleep(0.05)
+            self.lag = max(self.lag, time.monotonic() - began - 0.05)
 
     async def _go(self):
         """Some come and go."""
@@ -158,9 +190,9 @@ class Load:
 
     async def look(self):
         """Rosters are asked for once more."""
-        for device in self.main.values():
+        for device in self.own:
             device.ask("get", "<query xmlns='jabber:iq:roster'/>", lambda element, d=device: d.heard_roster(element))
-        await asyncio.gather(*(device.ping() for device in self.main.values()))
+        await asyncio.gather(*(device.ping() for device in self.own))
 
 
 async def play(kind, peer, load, book, options):
@@ -182,7 +214,12 @@ async def play(kind, peer, load, book, options):
     await load.quiet()
     await load.fetch()
     await load.look()
+    stopped, still = round_.stopped(), load.lag
     count = book.judge(round_)
+    # A machine that stands still stops nodes as well as clients.
+    count["starved" if still > STILL else "stopped"] = len(stopped)
+    if stopped:
+        round_.note(f"stopped by itself: {', '.join(stopped)}; the machine stood still for up to {still:.1f} s")
     count["unsettled"], count["odd"] = unsettled, sum(book.oddities.values())
     for oddity, times in book.oddities.items():
         round_.note(f"{oddity} ({times} times)")
@@ -218,6 +255,8 @@ def table(totals):
 def peers(options):
     if options.peer == "alone":
         return [Alone(options.binary)]
+    if options.peer == "ejabberd":
+        return [Ejabberd()]
     return [Ours(options.binary, engine, options.log) for engine in options.engine.split(",")]
 
 
@@ -229,6 +268,9 @@ async def main(options):
         name = getattr(peer, "engine", options.peer)
         print(f"-- {name}: {directory}", flush=True)
         book = Book(list(peer.NODES))
+        if options.trace:
+            book.traces = os.path.join(directory, "wires")
+            os.makedirs(book.traces)
         load = Load(peer, book, options)
         bad = 0
         try:
@@ -238,6 +280,7 @@ async def main(options):
             await load.log_in()
             await load.befriend()
             await load.quiet()
+            await load.until_friends()
             kinds = [kind for kind in options.kinds.split(",") if kind in peer.KINDS]
             for number in range(options.rounds):
                 for kind in kinds:
@@ -247,6 +290,7 @@ async def main(options):
                 if number % 10 == 9:
                     print(table(totals), flush=True)
         finally:
+            await asyncio.gather(*(device.stop() for device in load.main.values() if device not in load.own and device.process))
             await peer.close()
             summary.append(f"\n{name}:\n{table(totals)}")
         failed += bad
@@ -262,14 +306,16 @@ async def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default="target/release/examples/server")
-    parser.add_argument("--peer", choices=["ours", "alone"], default="ours")
+    parser.add_argument("--peer", choices=["ours", "alone", "ejabberd"], default="ours")
     parser.add_argument("--engine", default="redis,postgres", help="which engines, one after the other")
     parser.add_argument("--kinds", default="kill,stop,cut,engine,empty,rolling,fourth")
     parser.add_argument("--rounds", type=int, default=100, help="of each kind, on each engine")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--stock", default="slixmpp,xmppjs", help="clients of others that take part")
     parser.add_argument("--rate", type=float, default=40, help="messages a second")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--notes", type=int, default=12, help="so many lines for what went wrong in a round")
+    parser.add_argument("--trace", action="store_true", help="keep what goes over the clients' connections")
     parser.add_argument("--log", default="info")
     arguments = parser.parse_args()
     if arguments.seed is None:

@@ -7,10 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use crate::link::attribute;
-use crate::order::Stream;
-use crate::random::Random;
-use crate::splitter::Splitter;
+use super::random::Random;
+use super::splitter::{Splitter, attribute};
 
 pub const DOMAIN: &str = "example.com";
 pub const PASSWORD: &str = "secret";
@@ -146,6 +144,10 @@ impl Tokens {
     }
 }
 
+/// The way that a message came by: who sent it, and in which of its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream(pub usize, pub u32);
+
 /// A message as its sender knows it.
 pub struct Sent {
     pub sender: usize,
@@ -170,6 +172,12 @@ pub trait Witness {
     /// With its number in the stream management of the session.
     fn received(&mut self, id: &str, device: usize, session: usize, number: Option<u32>);
     fn bounced(&mut self, id: &str);
+    /// What the server says to whoever comes back.
+    fn resumed(&mut self, _device: usize, _is_resumed: bool) {}
+    /// Another login has taken its place.
+    fn replaced(&mut self, _device: usize) {}
+    /// An end comes of somebody whom it sees.
+    fn unavailable(&mut self, _device: usize, _jid: &str) {}
     /// The server has certainly read this `h`.
     fn acknowledged(&mut self, session: usize, h: u32);
     /// Whether the end of a session of this full JID may be told to one that has not seen it.
@@ -437,6 +445,9 @@ impl Device {
             if !known {
                 oracle.blame(format!("device {}: {xml}", self.number));
             }
+            if xml.contains("<conflict ") {
+                oracle.replaced(self.number);
+            }
             self.failed = true;
             return;
         }
@@ -549,6 +560,7 @@ impl Device {
     }
 
     fn resumed(&mut self, xml: &str, oracle: &mut dyn Witness) {
+        oracle.resumed(self.number, true);
         let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
         self.free(h, oracle);
         self.stage = Stage::Ready;
@@ -560,6 +572,7 @@ impl Device {
 
     /// The session is over. With its last `h` the client knows what to send again.
     fn refused(&mut self, xml: &str, oracle: &mut dyn Witness) {
+        oracle.resumed(self.number, false);
         let Some(h) = attribute(xml, "h").and_then(|h| h.parse().ok()) else {
             return self.forget(oracle);
         };
@@ -620,6 +633,7 @@ impl Device {
             }
             Some("unavailable") => {
                 let seen = self.view.insert(from.to_owned(), false);
+                oracle.unavailable(self.number, from);
                 let crossed = || session.is_some_and(|session| oracle.has_crossed(session, from));
                 if seen == Some(false) || (seen.is_none() && !crossed()) {
                     let number = self.number;

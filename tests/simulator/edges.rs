@@ -15,14 +15,14 @@ use xmpp_session::store::{Memory, OfflineLimits, OfflineStore};
 use xmpp_session::stream::StreamCondition;
 use xmpp_session::xep::{Blocking, Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _};
-use crate::link::Link;
-use crate::oracle::{Oracle, REMOTE};
-use crate::order::Stream;
-use crate::random::Random;
-use crate::spy::Spy;
-use crate::stores::{Depot, Mood, Reviewer, at_once, id_of};
-use crate::world::{NODES, Ticking, World, bare, furnish, limits, seconds};
+use super::cast::{NODES, at_once, bare, furnish, limits, seconds};
+use super::device::{DOMAIN, Device, Habits, Stage, Stream, Witness as _};
+use super::link::Link;
+use super::oracle::{Oracle, REMOTE};
+use super::random::Random;
+use super::spy::Spy;
+use super::stores::{Depot, Mood, Reviewer, id_of};
+use super::world::{Ticking, World};
 
 /// What such a world has beside its server and its clients.
 pub struct Edges {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xmpp_session::connection::{Close, Connection, PreDrain, SendError};
 use xmpp_session::stanza::Frame;
 
-use crate::spy::Spy;
+use super::splitter::attribute;
+use super::spy::Spy;
 
 /// A connection with a buffer of its own. What it has accepted is written by [`Link::write`].
 #[derive(Clone)]
@@ -97,12 +98,6 @@ impl Link {
     pub fn take_unprotected(&self) -> Vec<String> {
         std::mem::take(&mut self.line().unprotected)
     }
-}
-
-/// The value of an attribute, as the server writes them.
-pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = xml.split_once(&format!(" {name}='"))?;
-    rest.split('\'').next()
 }
 
 impl Connection for Link {

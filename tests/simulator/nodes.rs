@@ -2,15 +2,17 @@
 
 #[path = "nodes/cloud.rs"]
 pub mod cloud;
+#[path = "nodes/store.rs"]
+pub mod store;
 #[path = "nodes/truth.rs"]
 pub mod truth;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
@@ -19,21 +21,25 @@ use xmpp_session::outbox::{Drain, Marks, Outbox};
 use xmpp_session::server::{
     Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Transport, Want,
 };
-use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
+use xmpp_session::store::{Memory, SharedMemory, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _, wrong_views};
-use crate::nodes::cloud::{Access, Cloud};
-use crate::nodes::truth::Truth;
-use crate::random::Random;
-use crate::world::{NODES as ACCOUNTS, furnish, limits, seconds};
+use super::cast::{NODES as ACCOUNTS, bare, furnish, limits, seconds};
+use super::device::{DOMAIN, Device, Habits, Stage, Witness as _, wrong_views};
+use super::random::Random;
+use cloud::{Access, Cloud};
+use store::Depot;
+use truth::Truth;
 
 /// The most nodes at a time.
 const MOST: usize = 4;
+/// For how long a session may be resumed.
+const WINDOW: Duration = seconds(30);
 
-/// The clock of one node: it runs nearly as the others do.
+/// The clock of one node: it runs nearly as the others do, and began elsewhere.
 struct Drifting {
     all: Arc<Virtual>,
+    began: Duration,
     /// In parts of a million.
     drift: AtomicI64,
 }
@@ -43,7 +49,7 @@ impl Environment for Drifting {
         self.all.advance(Duration::from_micros(1));
         let now = i128::try_from(self.all.now().as_nanos()).unwrap();
         let drift = now * i128::from(self.drift.load(Ordering::Relaxed)) / 1_000_000;
-        Duration::from_nanos(u64::try_from(now + drift).unwrap())
+        self.began + Duration::from_nanos(u64::try_from(now + drift).unwrap())
     }
 
     fn utc(&self) -> SystemTime {
@@ -55,8 +61,36 @@ impl Environment for Drifting {
     }
 }
 
+/// Who is polled when somebody wants it, as by any runtime.
+struct Bell(AtomicBool);
+
+impl Bell {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    fn ring(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn has_rung(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+}
+
 /// A process.
 struct Node {
+    bell: Arc<Bell>,
+    background: Pin<Box<dyn Future<Output = ()>>>,
+    process: usize,
+    /// Slots that have begun empty here, when that was looked at last.
+    lost: u64,
     server: Server<Arc<Outbox>>,
     handle: NodeHandle<Arc<Outbox>>,
     run: Pin<Box<dyn Future<Output = ()>>>,
@@ -72,11 +106,14 @@ struct Node {
 struct Line {
     node: usize,
     driver: Option<Driver<Arc<Outbox>>>,
+    bell: Arc<Bell>,
     drain: Drain,
     device: usize,
     /// On its way to the server.
     up: VecDeque<u8>,
     is_open: bool,
+    /// The server's end is lost.
+    is_cut: bool,
     stalled: u64,
     takes_input: bool,
 }
@@ -97,7 +134,10 @@ pub struct World {
     all: Arc<Virtual>,
     weather: Weather,
     cloud: Cloud,
-    store: Arc<dyn SharedStore>,
+    store: Depot,
+    /// Which process was seen to serve an account last.
+    homes: BTreeMap<&'static str, usize>,
+    processes: usize,
     nodes: Vec<Option<Node>>,
     lines: Vec<Line>,
     devices: Vec<Device>,
@@ -106,16 +146,26 @@ pub struct World {
     traced: bool,
     seed: u64,
     /// Of all, for the record.
-    pub counts: Counts,
+    counts: Record,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub kills: usize,
-    pub pauses: usize,
-    pub cuts: usize,
-    pub restarts: usize,
-    pub leaves: usize,
+/// What has happened, for the record.
+macro_rules! counts {
+    ($($name:ident,)*) => {
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Record { $(pub $name: usize,)* }
+
+        impl Record {
+            pub const fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counts! {
+    messages, received, repeated, kills, pauses, cuts, restarts, leaves, fences, moves, resumed,
+    refused, posts, bytes, stored, deposed,
 }
 
 impl World {
@@ -124,7 +174,7 @@ impl World {
         let all = Arc::new(Virtual::new(seed));
         let memory = Memory::new();
         furnish(&memory, &memory, &all);
-        let store: Arc<dyn SharedStore> = Arc::new(SharedMemory::new(memory));
+        let store = Depot::new(SharedMemory::new(memory));
         let cloud = Cloud::new(Arc::clone(&all), seed);
         let owners = [0, 0, 1, 1, 2].map(|account| ACCOUNTS[account]);
         let devices = owners.into_iter().enumerate().map(|(n, account)| {
@@ -137,6 +187,8 @@ impl World {
             weather,
             cloud,
             store,
+            homes: BTreeMap::new(),
+            processes: 0,
             nodes: (0..MOST).map(|_| None).collect(),
             lines: Vec::new(),
             devices: devices.collect(),
@@ -144,10 +196,16 @@ impl World {
             trace: Vec::new(),
             traced,
             seed,
-            counts: Counts::default(),
+            counts: Record::default(),
             all,
             random: Random::new(0),
         };
+        for (device, owner) in owners.into_iter().enumerate() {
+            world.truth.is_of(device, owner);
+        }
+        world.truth.is_crowded = world.limits().hibernating_per_account == 1;
+        // Somebody who stops hears of nothing until then.
+        world.truth.keeps = WINDOW - seconds(if weather == Weather::Storm { 26 } else { 2 });
         let count = 2 + random.below(2);
         world.random = random;
         for node in 0..count {
@@ -165,14 +223,20 @@ impl World {
     }
 
     fn start(&mut self, at: usize) {
-        let drift = self.random.below(20_000) as i64 - 10_000;
-        let environment = Arc::new(Drifting { all: Arc::clone(&self.all), drift: drift.into() });
+        let most = if self.weather == Weather::Storm { 70_000 } else { 10_000 };
+        let drift = self.random.below(2 * most) as i64 - most as i64;
+        let began = seconds(self.random.below(1000) as u64);
+        let all = Arc::clone(&self.all);
+        let environment = Arc::new(Drifting { all, began, drift: drift.into() });
         let access = self.cloud.access();
+        // Only people tell nodes by their names.
+        let is_namesake = self.weather == Weather::Storm && self.random.chance(15);
+        let name = if is_namesake { self.random.below(MOST) } else { at };
         let cluster = Cluster::new(
-            format!("n{at}"),
+            format!("n{name}"),
             Arc::new(access.clone()),
             Arc::new(access.clone()),
-            Arc::clone(&self.store),
+            self.store.of(access.clone()),
         );
         let was_fenced = Arc::new(AtomicBool::new(false));
         let server = Server::builder(Arc::clone(&environment) as _, Stores::memory())
@@ -197,8 +261,17 @@ impl World {
             let handle = handle.clone();
             async move { handle.run().await }
         });
-        self.note(|| format!("node {at} starts"));
+        self.note(|| format!("node {at} starts as n{name}"));
+        let background = Box::pin({
+            let server = server.clone();
+            async move { server.background().await }
+        });
+        self.processes += 1;
         self.nodes[at] = Some(Node {
+            bell: Bell::new(),
+            background,
+            process: self.processes,
+            lost: 0,
             server,
             handle,
             run,
@@ -213,8 +286,27 @@ impl World {
 
     fn limits(&self) -> Limits {
         let mut limits = limits(&mut Random::new(self.seed));
-        limits.retention.window = seconds(30);
+        limits.retention.window = WINDOW;
         limits
+    }
+
+    pub fn record(&self) -> Record {
+        let (messages, received, repeated) = self.truth.messages();
+        let (resumed, refused) = (self.truth.resumed, self.truth.refused);
+        let cloud::Traffic { posts, bytes, .. } = self.cloud.counts();
+        let (stored, deposed) = self.store.operations();
+        Record {
+            messages,
+            received,
+            repeated,
+            resumed,
+            refused,
+            posts,
+            bytes,
+            stored,
+            deposed,
+            ..self.counts
+        }
     }
 
     /// A random conversation, then peace.
@@ -264,17 +356,25 @@ impl World {
         {
             return self.start(free);
         }
-        if alive.len() > 1 {
-            let at = self.random.pick(&alive);
+        let at = if alive.is_empty() { 0 } else { self.random.pick(&alive) };
+        if self.stays_beside(Some(at)) {
             let Some(node) = &mut self.nodes[at] else { return };
             if node.leaving.is_none() && node.paused_until.is_none() {
                 let handle = node.handle.clone();
                 node.leaving = Some(Box::pin(async move { handle.leave(Shutdown::new()).await }));
+                node.bell.ring();
                 self.counts.leaves += 1;
                 self.note(|| format!("node {at} leaves"));
                 self.settle();
             }
         }
+    }
+
+    /// Whether somebody else is there to take what a node has.
+    fn stays_beside(&self, at: Option<usize>) -> bool {
+        let stays = |node: &Node| node.leaving.is_none() && node.handle.is_member();
+        let mut nodes = self.nodes.iter().enumerate();
+        nodes.any(|(other, node)| Some(other) != at && node.as_ref().is_some_and(stays))
     }
 
     fn misfortune(&mut self) {
@@ -286,6 +386,9 @@ impl World {
             0..2 => self.kill(at),
             2..4 => {
                 let until = self.all.now() + long;
+                if self.random.chance(60) {
+                    self.stop_amid(at, until);
+                }
                 if let Some(node) = &mut self.nodes[at] {
                     node.paused_until = Some(until);
                     self.counts.pauses += 1;
@@ -294,10 +397,21 @@ impl World {
             }
             4..6 => {
                 let until = self.all.now() + long;
-                if let Some(node) = &self.nodes[at] {
-                    node.access.cut(until);
-                    self.counts.cuts += 1;
-                    self.note(|| format!("node {at} is cut off until {until:?}"));
+                let other = self.random.below(MOST);
+                let from_other = self.random.chance(30);
+                let (Some(node), other_node) = (&self.nodes[at], &self.nodes[other]) else {
+                    return;
+                };
+                self.counts.cuts += 1;
+                match other_node.as_ref().filter(|_| from_other && other != at) {
+                    Some(other_node) => {
+                        self.cloud.cut_way(&other_node.access, &node.access, until);
+                        self.note(|| format!("node {other} does not reach {at} until {until:?}"));
+                    }
+                    None => {
+                        node.access.cut(until);
+                        self.note(|| format!("node {at} is cut off until {until:?}"));
+                    }
                 }
             }
             6 => {
@@ -320,6 +434,21 @@ impl World {
         self.settle();
     }
 
+    /// A process stops behind its look at the clock, with what its clients have just said.
+    fn stop_amid(&mut self, at: usize, until: Duration) {
+        let Some(node) = &self.nodes[at] else { return };
+        node.access.hold(until);
+        self.note(|| format!("what node {at} does now is done at {until:?}"));
+        let said = self.lines.iter().enumerate().filter(|(_, line)| line.node == at);
+        for line in said.map(|(line, _)| line).collect::<Vec<_>>() {
+            self.carry_to_server(line, usize::MAX);
+        }
+        if let Some(node) = &self.nodes[at] {
+            node.server.handle_timeout();
+        }
+        self.settle();
+    }
+
     /// A process is gone at once.
     fn kill(&mut self, at: usize) {
         let Some(node) = self.nodes[at].take() else { return };
@@ -327,10 +456,75 @@ impl World {
         self.counts.kills += 1;
         // Whatever its parts do while they are dropped, nobody hears of it.
         node.access.die();
-        self.truth.died();
+        self.lost_with(node.process);
         self.drop_lines(at);
         drop(node);
+        if self.random.chance(30) {
+            self.start(at);
+        }
         self.settle();
+    }
+
+    /// What the accounts had in memory whose home a process was. So may have been who has none now.
+    fn lost_with(&mut self, process: usize) {
+        let is_lost = |account: &&'static str| {
+            let was_home = self.homes.get(account) == Some(&process);
+            was_home || self.servers_of(account).is_empty()
+        };
+        let lost: Vec<_> = ACCOUNTS.into_iter().filter(is_lost).collect();
+        self.note(|| format!("lost: {lost:?}"));
+        self.truth.lost(&lost);
+    }
+
+    /// The nodes at which an account may act now.
+    fn servers_of(&self, account: &str) -> Vec<usize> {
+        let jid = bare(account);
+        let serves = |at: &usize| {
+            let node = self.nodes[*at].as_ref();
+            node.is_some_and(|node| node.handle.is_home_of(&jid) && node.handle.is_member())
+        };
+        (0..MOST).filter(serves).collect()
+    }
+
+    /// Looks where accounts live: at one node, or none.
+    fn watch(&mut self) {
+        self.truth.now = self.all.now();
+        let emptied: Vec<_> =
+            self.nodes.iter_mut().flatten().filter_map(Node::has_emptied).collect();
+        let mut lost = Vec::new();
+        for account in ACCOUNTS {
+            let homes = self.servers_of(account);
+            if homes.len() > 1 {
+                self.truth.violations.push(format!("{account} lives at {homes:?}"));
+            }
+            let Some(node) = homes.first().and_then(|at| self.nodes[*at].as_ref()) else {
+                continue;
+            };
+            let process = node.process;
+            let before = self.homes.insert(account, process);
+            let lives = |before: usize| {
+                let mut nodes = self.nodes.iter().flatten();
+                nodes.any(|node| node.process == before && node.handle.is_member())
+            };
+            let is_lost = emptied.contains(&process) || !before.is_none_or(lives);
+            if before.is_some() && is_lost {
+                lost.push(account);
+            }
+            if before.is_some_and(|before| before != process) {
+                self.counts.moves += 1;
+                self.note(|| format!("{account} lives at process {process} now"));
+            }
+        }
+        // Where nobody stays, sessions end as at a shutdown.
+        let leaves = self.nodes.iter().flatten().any(|node| node.leaving.is_some());
+        if leaves && !self.stays_beside(None) {
+            self.truth.lost(&ACCOUNTS);
+        }
+        if !lost.is_empty() {
+            self.note(|| format!("lost: {lost:?}"));
+            self.truth.lost(&lost);
+        }
+        self.truth.violations.extend(self.store.take_wrong());
     }
 
     /// The transports to a node that is no more.
@@ -342,6 +536,7 @@ impl World {
             line.driver = None;
             line.up.clear();
             if std::mem::take(&mut line.is_open) {
+                self.truth.away(line.device);
                 self.devices[line.device].lost(&mut self.truth);
             }
         }
@@ -388,6 +583,7 @@ impl World {
         let Some(driver) = &mut line.driver else { return false };
         let bytes: Vec<u8> = line.up.drain(..most).collect();
         driver.receive(&bytes);
+        line.bell.ring();
         let (device, node) = (line.device, line.node);
         self.note(|| format!("device {device} -> {node}: {}", String::from_utf8_lossy(&bytes)));
         self.settle();
@@ -411,12 +607,18 @@ impl World {
         };
         if !bytes.is_empty() {
             line.drain.consume(bytes.len());
+            line.bell.ring();
             self.note(|| format!("device {device} <- {node}: {}", String::from_utf8_lossy(&bytes)));
             let Self { devices, truth, random, .. } = self;
             let before = devices[device].jid.clone();
+            let was_ready = devices[device].stage == Stage::Ready;
             devices[device].receive(&bytes, Some(device), truth, random);
+            let is_sent_away = was_ready && devices[device].stage == Stage::Away;
             if devices[device].jid != before {
                 truth.jids.insert(device, devices[device].jid.clone());
+            }
+            if is_sent_away {
+                self.sent_away(at);
             }
             self.flush(device);
             self.settle();
@@ -426,11 +628,27 @@ impl World {
         if line.is_open && is_over && bytes.is_empty() {
             line.is_open = false;
             self.note(|| format!("device {device} reads the end"));
+            if self.devices[device].stage == Stage::Ready {
+                self.sent_away(at);
+            }
             self.devices[device].lost(&mut self.truth);
         } else if self.devices[device].stage == Stage::Away {
             line.is_open = false;
         }
         !bytes.is_empty()
+    }
+
+    /// The stream of a client that had a session ends, and it did not want that. Who is connected to a node that stays
+    /// sees nothing of what moves.
+    fn sent_away(&mut self, at: usize) {
+        let line = &self.lines[at];
+        let is_leaving = self.nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some());
+        let device = line.device;
+        self.truth.away(device);
+        let is_over = line.is_cut || self.truth.is_closing(device);
+        if !is_leaving && !is_over && self.weather != Weather::Storm {
+            self.truth.violations.push(format!("the stream of device {device} ends"));
+        }
     }
 
     /// What a device has written goes on its way.
@@ -446,7 +664,6 @@ impl World {
     /// Lets all nodes do what they can do now.
     fn settle(&mut self) {
         let now = self.all.now();
-        let cx = &mut Context::from_waker(Waker::noop());
         for at in 0..MOST {
             if let Some(node) = &mut self.nodes[at]
                 && node.paused_until.is_some_and(|until| until <= now)
@@ -454,14 +671,24 @@ impl World {
                 node.paused_until = None;
             }
         }
-        for _ in 0..4 {
+        for round in 0.. {
+            if round > 1000 {
+                self.truth.violations.push("it has something to do for ever".to_owned());
+                break;
+            }
             self.cloud.deliver();
-            let mut left = Vec::new();
+            let (mut left, mut is_idle) = (Vec::new(), true);
             for (at, node) in self.nodes.iter_mut().enumerate() {
                 let Some(node) = node.as_mut().filter(|node| node.paused_until.is_none()) else {
                     continue;
                 };
-                assert!(pin!(node.server.background()).as_mut().poll(cx).is_pending());
+                if !node.bell.has_rung() {
+                    continue;
+                }
+                is_idle = false;
+                let waker = Waker::from(Arc::clone(&node.bell));
+                let cx = &mut Context::from_waker(&waker);
+                assert!(node.background.as_mut().poll(cx).is_pending());
                 let is_over = node.run.as_mut().poll(cx).is_ready();
                 let leaving = node.leaving.as_mut();
                 let has_left = leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready());
@@ -476,23 +703,36 @@ impl World {
                 if self.nodes[line.node].as_ref().is_none_or(|node| node.paused_until.is_some()) {
                     continue;
                 }
-                let Some(driver) = &mut line.driver else { continue };
-                let want = driver.poll_want(cx);
+                let Some(driver) = line.driver.as_mut().filter(|_| line.bell.has_rung()) else {
+                    continue;
+                };
+                is_idle = false;
+                let waker = Waker::from(Arc::clone(&line.bell));
+                let want = driver.poll_want(&mut Context::from_waker(&waker));
                 line.takes_input = want == Poll::Ready(Want::Input);
                 if want == Poll::Ready(Want::Close) {
                     line.driver = None;
                     line.up.clear();
                 }
             }
+            if is_idle && left.is_empty() {
+                break;
+            }
             for (at, is_clean) in left {
                 self.note(|| format!("node {at} is over, having left: {is_clean}"));
+                let process = self.nodes[at].as_ref().map_or(0, |node| node.process);
                 if !is_clean {
-                    self.truth.died();
+                    self.counts.fences += 1;
+                    self.lost_with(process);
+                } else if self.homes.values().any(|home| *home == process) {
+                    // Nobody has stayed.
+                    self.lost_with(process);
                 }
                 self.drop_lines(at);
                 self.nodes[at] = None;
             }
         }
+        self.watch();
     }
 
     /// Forgets transports of which nothing is left.
@@ -525,13 +765,16 @@ impl World {
         self.lines.push(Line {
             node,
             driver: Some(driver),
+            bell: Bell::new(),
             drain,
             device,
             up: VecDeque::new(),
             is_open: true,
+            is_cut: false,
             stalled: 0,
             takes_input: true,
         });
+        self.truth.back(device);
         self.devices[device].connected(&mut self.random);
         self.flush(device);
         self.settle();
@@ -548,6 +791,7 @@ impl World {
         let (client, server) = [(true, true), (true, false), (false, true)][ways];
         if server {
             line.driver = None;
+            line.is_cut = true;
             line.up.clear();
         }
         let was_open = line.is_open;
@@ -557,6 +801,11 @@ impl World {
             line.up.truncate(left);
         }
         self.note(|| format!("line {at} of device {device} is cut: {ways}"));
+        self.truth.ended(device);
+        self.truth.away(device);
+        if client && self.devices[device].stage != Stage::Ready {
+            self.truth.is_haunted(device);
+        }
         if client && was_open {
             self.devices[device].lost(&mut self.truth);
         }
@@ -590,7 +839,10 @@ impl World {
                 let priority = random.pick(&[-1, 0, 0, 0, 1, 5]);
                 devices[number].available(priority);
             }
-            74..77 => devices[number].unavailable(),
+            74..77 => {
+                truth.ended(number);
+                devices[number].unavailable();
+            }
             77..82 => {
                 devices[number].query("<ping xmlns='urn:xmpp:ping'/>");
             }
@@ -599,7 +851,10 @@ impl World {
             }
             86..90 => devices[number].ask(),
             90..96 => devices[number].acknowledge(),
-            96..98 => devices[number].close(random),
+            96..98 => {
+                truth.closes(number);
+                devices[number].close(random);
+            }
             _ => {}
         }
         self.flush(number);
@@ -647,6 +902,7 @@ impl World {
                     && driver.next_timeout().is_some_and(|at| at <= now)
                 {
                     driver.handle_timeout();
+                    line.bell.ring();
                 }
             }
         }
@@ -692,6 +948,7 @@ impl World {
         self.cloud.heal();
         for node in self.nodes.iter_mut().flatten() {
             node.access.cut(Duration::ZERO);
+            node.access.hold(Duration::ZERO);
             node.paused_until = None;
         }
         for line in &mut self.lines {
@@ -706,6 +963,7 @@ impl World {
             self.start(0);
         }
         self.pass(seconds(40));
+        self.truth.step += 1;
         // All of them may have been about to leave.
         if self.alive().is_empty() {
             self.start(0);
@@ -745,6 +1003,13 @@ impl World {
             self.truth.violations.push(format!("device {number} waits for acknowledgements"));
         }
         self.truth.settle();
+        for node in self.nodes.iter().flatten() {
+            let metrics = node.handle.metrics();
+            let left = (metrics.link_bytes, metrics.held_bytes);
+            if left != (0, 0) {
+                self.truth.violations.push(format!("bytes on links and held: {left:?}"));
+            }
+        }
         self.check_views();
         let counts = self.nodes.iter().flatten().map(|node| node.server.registry().counts());
         let sessions: usize = counts.map(|counts| counts.sessions).sum();
@@ -753,6 +1018,7 @@ impl World {
         }
         for device in 0..self.devices.len() {
             self.truth.step += 1;
+            self.truth.closes(device);
             self.devices[device].close(&mut self.random);
             self.flush(device);
             self.rest();
@@ -772,11 +1038,20 @@ impl World {
     }
 }
 
+impl Node {
+    /// Its process, where slots have begun empty there since the last time.
+    fn has_emptied(&mut self) -> Option<usize> {
+        let lost = self.handle.metrics().lost;
+        (std::mem::replace(&mut self.lost, lost) < lost).then_some(self.process)
+    }
+}
+
 impl Drifting {
     /// When it is so late by the clock that runs right; a little later, lest it is too early.
     fn of_all(&self, at: Duration) -> Duration {
         let drift = i128::from(self.drift.load(Ordering::Relaxed));
-        let at = i128::try_from(at.as_nanos()).unwrap() * 1_000_000 / (1_000_000 + drift);
+        let at = i128::try_from(at.saturating_sub(self.began).as_nanos()).unwrap() * 1_000_000
+            / (1_000_000 + drift);
         Duration::from_nanos(u64::try_from(at).unwrap_or(u64::MAX)) + Duration::from_micros(1)
     }
 }

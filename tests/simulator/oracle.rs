@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xmpp_session::session::{Reason, SessionHandle};
 
-use crate::device::{Sent, Witness};
-use crate::link::Link;
-use crate::order::{Order, Stream};
-use crate::spy::{Act, Key, Spy};
+use super::device::{Sent, Stream, Witness};
+use super::link::Link;
+use super::order::Order;
+use super::spy::{Act, Key, Spy};
 
 /// The sender that is on another domain.
 pub const REMOTE: usize = usize::MAX;

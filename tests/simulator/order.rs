@@ -8,11 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xmpp_session::session::Reason;
 
-use crate::spy::{Act, Deed, Key};
-
-/// The way that a message came by: who sent it, and in which of its sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stream(pub usize, pub u32);
+use super::device::Stream;
+use super::spy::{Act, Deed, Key};
 
 /// How an order was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

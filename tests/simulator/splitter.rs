@@ -54,3 +54,9 @@ fn end_of_tag(text: &str, open: usize) -> Option<usize> {
     }
     None
 }
+
+/// The value of an attribute, as the server writes them.
+pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!(" {name}='"))?;
+    rest.split('\'').next()
+}

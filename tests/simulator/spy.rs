@@ -9,8 +9,8 @@ use xmpp_session::server::Server;
 use xmpp_session::session::{Event, EventKind, Reason, SessionHandle};
 use xmpp_session::stanza::{Kind, Stanza};
 
-use crate::link::Link;
-use crate::random::Random;
+use super::link::Link;
+use super::random::Random;
 
 /// A session, of one of the servers that a world has in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::{poll_fn, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use xmpp_session::environment::{Environment, Virtual};
@@ -16,9 +16,11 @@ use xmpp_session::store::{
     StoredRoster, Stores, SubscriptionRequest, TokenStore,
 };
 
-use crate::link::{Link, attribute};
-use crate::random::Random;
-use crate::spy::{Act, Spy};
+use super::cast::at_once;
+use super::link::Link;
+use super::random::Random;
+use super::splitter::attribute;
+use super::spy::{Act, Spy};
 
 /// How the stores feel, in percent of the calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -404,14 +406,6 @@ impl BlockStore for Depot {
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
         self.plain("block clear", account, |memory, key| BlockStore::clear(memory, key))
-    }
-}
-
-/// The answer of a store that does not wait.
-pub fn at_once<T>(mut answer: StoreFuture<T>) -> Result<T, StoreError> {
-    match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("memory does not wait"),
     }
 }
 

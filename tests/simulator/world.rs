@@ -1,29 +1,23 @@
 //! A server, its clients, and what lies between them: every step follows from the seed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
-use xmpp_session::jid::{BareJid, DomainPart};
-use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Driver, Limits, Server, Transport, Want};
-use xmpp_session::store::{
-    AccountStore, Credentials, MemoryAccounts, RosterChange, RosterStore, Stores,
-};
+use xmpp_session::jid::DomainPart;
+use xmpp_session::server::{Driver, Server, Transport, Want};
+use xmpp_session::store::{MemoryAccounts, Stores};
 use xmpp_session::xep::{Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, PASSWORD, Stage, Witness as _, wrong_views};
-use crate::edges::Edges;
-use crate::link::Link;
-use crate::oracle::Oracle;
-use crate::random::Random;
-use crate::stores::at_once;
-
-pub const NODES: [&str; 3] = ["romeo", "juliet", "nurse"];
+use super::cast::{NODES, furnish, limits, seconds};
+use super::device::{DOMAIN, Device, Stage, Witness as _, wrong_views};
+use super::edges::Edges;
+use super::link::Link;
+use super::oracle::Oracle;
+use super::random::Random;
 
 /// A transport.
 pub struct Line {
@@ -61,10 +55,6 @@ pub struct World {
     traced: bool,
 }
 
-pub fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
 /// A clock that goes on whenever somebody looks at it: no two messages are of one moment.
 pub struct Ticking(pub Arc<Virtual>);
 
@@ -80,25 +70,6 @@ impl Environment for Ticking {
 
     fn random(&self, out: &mut [u8]) {
         self.0.random(out);
-    }
-}
-
-/// The accounts, and what they see of each other.
-pub fn furnish(accounts: &dyn AccountStore, rosters: &dyn RosterStore, environment: &Virtual) {
-    for node in NODES {
-        let account = bare(node);
-        let credentials =
-            Credentials::from_password_with(PASSWORD, NonZeroU32::MIN, environment).unwrap();
-        at_once(accounts.set_credentials(&account, credentials)).unwrap();
-        for (contact, version) in NODES.into_iter().zip(1..) {
-            let mut item = Item::new(bare(contact));
-            item.subscription = Subscription::Both;
-            if contact == node {
-                continue;
-            }
-            let change = RosterChange::new().version(version).put(item);
-            at_once(rosters.apply(&account, change)).unwrap();
-        }
     }
 }
 
@@ -586,25 +557,4 @@ impl World {
     pub fn summary(&self) -> (usize, usize) {
         self.oracle.messages()
     }
-}
-
-/// The limits of a world.
-pub fn limits(random: &mut Random) -> Limits {
-    let mut limits = Limits::default();
-    limits.presence = None;
-    limits.stanzas = None;
-    if random.chance(30) {
-        limits.retention.window = seconds(30);
-    }
-    if random.chance(30) {
-        limits.hibernating_per_account = 1;
-    }
-    if random.chance(20) {
-        limits.soft_mark = 500;
-    }
-    limits
-}
-
-pub fn bare(node: &str) -> BareJid {
-    BareJid::new(&format!("{node}@{DOMAIN}")).unwrap()
 }

@@ -44,9 +44,9 @@ fn node_17_what_one_session_was_told_ends_for_that_one() {
     assert!(ledgers.strike(&juliet, Some("balcony"), &romeo));
     assert!(!ledgers.strike(&juliet, Some("balcony"), &romeo));
     ledgers.note(&juliet, None, &romeo);
-    ledgers.retire(&juliet, |resource| resource == "chamber");
+    ledgers.retire(&juliet, false, |resource| resource == "chamber");
     assert!(!ledgers.strike(&juliet, None, &romeo));
-    ledgers.retire(&juliet, |_| false);
+    ledgers.retire(&juliet, false, |_| false);
     assert_eq!(ledgers.len(), 0);
 }
 
@@ -72,6 +72,21 @@ fn node_17_of_a_lost_slot_each_watcher_is_told_each_session_once() {
     assert_eq!(ledgers.lose(is_romeo, |account| account == "juliet@example.com"), []);
     assert_eq!(ledgers.lose(is_romeo, |_| true).len(), 2);
     assert_eq!(ledgers.len(), 2, "tybalt is there");
+}
+
+/// Others of the account are there still: what one was told that is gone is forgotten all the same, since who told it
+/// may have forgotten that (PRES-11) and never say more.
+#[test]
+fn node_17_what_one_session_was_told_goes_with_it() {
+    let (mut ledgers, juliet) = (Ledgers::default(), text("juliet@example.com"));
+    ledgers.note(&juliet, None, &text("romeo@example.com/1"));
+    for n in 0..1000 {
+        let resource = format!("r{n}");
+        ledgers.note(&juliet, Some(&resource), &text("romeo@example.com/1"));
+        ledgers.retire(&juliet, true, |one| one != resource);
+    }
+    assert_eq!(ledgers.len(), 1);
+    assert!(ledgers.strike(&juliet, None, "romeo@example.com/1"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn presence(from: &str, text: &str, slots: &[u16]) -> Arc<Frame> {
 }
 
 fn flush(link: &mut Link, ms: u64) -> Option<Post> {
-    link.flush(ME, view(1), Duration::from_millis(ms), RESEND)
+    link.flush(ME, view(1), Duration::from_millis(ms), RESEND, Duration::ZERO)
 }
 
 fn seqs(post: &Post) -> Vec<u64> {
@@ -64,6 +64,39 @@ fn node_7_what_waits_goes_in_one_post() {
     let post = flush(&mut link, 0).unwrap();
     assert_eq!((seqs(&post), post.base, post.frames[1].view), (vec![1, 2], 1, view(2)));
     assert_eq!(flush(&mut link, 1), None);
+}
+
+#[test]
+fn node_7_an_answer_that_nobody_waits_for_goes_along_with_something_else() {
+    let mut link = Link::default();
+    let flush = |link: &mut Link, ms| {
+        let answer = Duration::from_millis(20);
+        link.flush(ME, view(1), Duration::from_millis(ms), RESEND, answer)
+    };
+    link.arrives(1, view(1), view(1));
+    assert_eq!(flush(&mut link, 5), None);
+    link.arrives(2, view(1), view(1));
+    assert_eq!(flush(&mut link, 24), None);
+    assert_eq!(link.answers_at(Duration::from_millis(20)), Some(Duration::from_millis(25)));
+    assert_eq!(flush(&mut link, 25).unwrap().handled, 2, "alone, since the first has waited");
+    link.arrives(3, view(1), view(1));
+    assert_eq!(flush(&mut link, 26), None);
+    link.number(view(1), frame("a", &[0]));
+    assert_eq!(flush(&mut link, 27).unwrap().handled, 3, "with a frame");
+    assert_eq!(link.answers_at(Duration::ZERO), None);
+    link.arrives(4, view(1), view(1));
+    link.refuse(4, Slot(0));
+    assert!(flush(&mut link, 28).is_some(), "whose it is has to be held");
+    link.arrives(4, view(1), view(1));
+    assert!(flush(&mut link, 29).is_some(), "who says it again has not heard the answer");
+    link.arrives(6, view(1), view(1));
+    assert!(flush(&mut link, 30).is_some(), "one is missing");
+    for seq in 5..5 + 31 {
+        link.arrives(seq, view(1), view(1));
+        assert_eq!(flush(&mut link, 31), None);
+    }
+    link.arrives(36, view(1), view(1));
+    assert_eq!(flush(&mut link, 31).unwrap().handled, 36, "what is kept for answers is bounded");
 }
 
 #[test]
@@ -101,6 +134,34 @@ fn node_4_a_frame_of_a_newer_view_waits_with_all_behind_it() {
     assert_eq!(link.arrives(1, view(2), view(1)), Arrival::Early);
     assert_eq!(link.arrives(2, view(1), view(1)), Arrival::Early);
     assert_eq!(link.arrives(1, view(2), view(2)), Arrival::Next);
+}
+
+#[test]
+fn node_5_what_is_missing_is_asked_for_once() {
+    let mut link = Link::default();
+    let mut asks = |seq, stamp, ms| {
+        link.arrives(seq, view(stamp), view(1));
+        flush(&mut link, ms).unwrap().again
+    };
+    assert!(asks(2, 1, 0));
+    // All that was under way behind it comes as well.
+    assert!(!asks(3, 1, 1));
+    assert!(!asks(4, 1, 2));
+    assert!(!asks(1, 1, 3));
+    assert!(asks(3, 1, 4), "another gap");
+}
+
+#[test]
+fn node_4_what_is_of_a_newer_view_is_asked_for_when_that_is_known() {
+    let mut link = Link::default();
+    link.arrives(1, view(2), view(1));
+    assert!(!flush(&mut link, 0).unwrap().again);
+    link.arrives(2, view(2), view(1));
+    assert!(!flush(&mut link, 1).unwrap().again);
+    link.view_known();
+    assert!(flush(&mut link, 2).unwrap().again);
+    link.view_known();
+    assert_eq!(flush(&mut link, 3), None);
 }
 
 #[test]
@@ -308,6 +369,7 @@ fn any_up() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(Up::Taken),
         Just(Up::EndOfInput),
         Just(Up::Gone),
+        any::<u32>().prop_map(Up::Handled),
     ];
     (any::<u16>(), any_leg(), said).prop_map(|(slot, (leg, number), said)| Frame {
         source: None,

@@ -6,6 +6,8 @@
 //! run, and `BREAK=NoDeadline` with either breaks the protocol.
 
 mod breaks;
+#[cfg(not(any(loom_model, shuttle)))]
+mod costs;
 mod engine;
 mod faults;
 mod ledger;
@@ -14,6 +16,10 @@ mod links;
 mod measured;
 mod member;
 mod node;
+#[cfg(not(any(loom_model, shuttle)))]
+#[path = "../../../tests/common/nodes.rs"]
+#[expect(dead_code, reason = "it is others' as well")]
+mod nodes;
 #[cfg(all(feature = "redis", feature = "postgres"))]
 mod on_postgres;
 #[cfg(feature = "redis")]
@@ -51,6 +57,7 @@ impl Settings {
             patience: Duration::from_millis(200),
             moves: 4,
             resend: Duration::from_millis(200),
+            answer: Duration::ZERO,
             soft: 2_000,
             hard: 4_000,
             broken: None,

@@ -84,6 +84,7 @@ impl World {
     }
 
     fn take(&mut self) {
+        self.node.settle(self.now);
         while let Some(effect) = self.node.poll() {
             match effect {
                 Effect::Ask(id, Ask::Renew { .. }) => self.ask = id,
@@ -214,6 +215,7 @@ fn node_2_a_fenced_node_wants_nothing_any_more() {
     world.node.submit(world.now, MINE, vec![], (*b"").into());
     let late = world.now + ms(60_000);
     world.node.handle_timeout(late);
+    world.node.settle(world.now);
     let effects: Vec<_> = std::iter::from_fn(|| world.node.poll()).collect();
     assert!(matches!(effects[..], [Effect::Fenced]), "{effects:?}");
     world.node.handle_timeout(late);
@@ -251,6 +253,7 @@ fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
     );
     let written = |world: &mut World| {
         let mut written = Vec::new();
+        world.node.settle(world.now);
         while let Some(effect) = world.node.poll() {
             if let Effect::Ask(_, Ask::Replace { over, record }) = effect {
                 written.push((over, record));
@@ -261,6 +264,7 @@ fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
     assert_eq!(written(&mut world), [], "a later view may say who has it");
     world.now += ms(400);
     world.node.handle_timeout(world.now);
+    world.node.settle(world.now);
     while let Some(effect) = world.node.poll() {
         if let Effect::Ask(id, Ask::Renew { .. }) = effect {
             world.ask = id;

@@ -184,7 +184,7 @@ impl World {
     fn vanish(&mut self, inc: Incarnation, clock: Duration, account: &Arc<str>) {
         let Some(host) = self.hosts.get_mut(&inc) else { return };
         let Some(spell) = host.present.sessions.remove(account) else { return };
-        host.present.ledgers.retire(account, |_| false);
+        host.present.ledgers.retire(account, false, |_| false);
         self.pictures.vanishes(account);
         self.say(inc, clock, account, spell, false);
     }

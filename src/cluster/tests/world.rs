@@ -157,6 +157,7 @@ impl World {
         let settings = Settings {
             patience: Duration::from_millis(random.pick(&[60, 200, 700])),
             moves: 2 + random.below(4),
+            answer: if seed % 2 == 0 { Duration::ZERO } else { Duration::from_millis(10) },
             broken,
             ..Settings::of_tests()
         };
@@ -342,6 +343,7 @@ impl World {
             _ => {}
         }
         let Some(host) = self.hosts.get_mut(&inc) else { return };
+        host.node.settle(clock);
         let view = host.node.record().view;
         if view < host.view {
             let what = format!("{inc:?} goes back from {:?} to {view:?}", host.view);
@@ -366,7 +368,7 @@ impl World {
         while let Some(work) = self.hosts.get_mut(&inc).and_then(|host| host.writes.pop_front()) {
             self.call_store(inc, work, Op::Write);
         }
-        while let Some(effect) = self.hosts.get_mut(&inc).and_then(|host| host.node.poll()) {
+        while let Some(effect) = self.next_effect(inc) {
             match effect {
                 Effect::Ask(id, ask) => {
                     if !self.is_cut(inc) {
@@ -445,6 +447,14 @@ impl World {
                 }
             }
         }
+    }
+
+    fn next_effect(&mut self, inc: Incarnation) -> Option<Effect> {
+        let host = self.hosts.get_mut(&inc)?;
+        host.node.poll().or_else(|| {
+            host.node.settle(host.clock(self.now));
+            host.node.poll()
+        })
     }
 
     fn finish(&mut self, inc: Incarnation, work: Work) {

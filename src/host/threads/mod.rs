@@ -180,6 +180,7 @@ pub(super) fn run<M: Machine, S: Stream>(
         plain: AtomicU64::new(u64::MAX),
         flushed: Condvar::new(),
         reader: thread::current(),
+        read_timeout: AtomicU64::new(0),
         tls: Mutex::new(None),
     };
     thread::scope(|scope| {
@@ -209,6 +210,8 @@ struct Wire<S> {
     flushed: Condvar,
     /// Parked while too much waits to be written (LIMIT-13).
     reader: Thread,
+    /// That of the stream, in nanoseconds: 0 until it is set.
+    read_timeout: AtomicU64,
     /// Held for moments only. Inside `writing` if both are.
     tls: Mutex<Option<Box<Tls>>>,
 }
@@ -286,7 +289,7 @@ fn read_once<M: Machine, S: Stream>(
     // A read is not interrupted when somebody else ends the session, so it never takes long.
     let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
     let time = machine.due_in().map_or(longest, |due| due.min(longest));
-    let read = wire.read(bytes, Some(time));
+    let read = wire.read(bytes, time);
     if let Err(error) = &read
         && is_of_tls(error)
     {
@@ -376,7 +379,7 @@ impl<S: Stream> Read for Reading<'_, S> {
 impl<S: Stream> Wire<S> {
     /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
     /// nothing read if the time passed.
-    fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
+    fn read(&self, out: &mut Vec<u8>, timeout: Duration) -> io::Result<bool> {
         // What came along with the end of the handshake.
         if let Some(tls) = self.tls.lock().as_mut() {
             out.append(&mut tls.take_plain());
@@ -385,8 +388,7 @@ impl<S: Stream> Wire<S> {
             }
         }
         let mut buffer = [0; 8192];
-        let timeout = timeout.map(|time| time.max(SHORT));
-        self.stream.set_read_timeout(timeout)?;
+        self.set_read_timeout(timeout)?;
         let n = match Reading(self).read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
@@ -406,6 +408,16 @@ impl<S: Stream> Wire<S> {
         }
         out.append(&mut tls.take_plain());
         Ok(!tls.has_ended())
+    }
+
+    /// How long the next reads may wait: said where it is another time than before.
+    fn set_read_timeout(&self, time: Duration) -> io::Result<()> {
+        let time = time.max(SHORT);
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if self.read_timeout.swap(nanos, Ordering::Relaxed) == nanos {
+            return Ok(());
+        }
+        self.stream.set_read_timeout(Some(time))
     }
 
     /// Turns bytes into TLS records, and says how many it took; `None` without TLS.
@@ -468,7 +480,7 @@ impl<S: Stream> Wire<S> {
         if !ahead.is_empty() {
             return Ok(Some(true));
         }
-        self.stream.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
+        self.set_read_timeout(left.min(EARLY_CHECK_INTERVAL))?;
         let mut first = [0];
         match self.stream.read(&mut first) {
             Ok(0) => Ok(Some(false)),
@@ -528,11 +540,14 @@ impl<S: Stream> Wire<S> {
         let mut buffer = [0; 8192];
         while tls.is_handshaking() || !tls.outgoing().is_empty() {
             let left = left(machine, deadline)?;
-            stream.set_read_timeout(Some(left))?;
-            stream.set_write_timeout(Some(left))?;
             let writes = !tls.outgoing().is_empty();
-            let moved =
-                if writes { stream.write(tls.outgoing()) } else { socket.read(&mut buffer) };
+            let moved = if writes {
+                stream.set_write_timeout(Some(left))?;
+                stream.write(tls.outgoing())
+            } else {
+                self.set_read_timeout(left)?;
+                socket.read(&mut buffer)
+            };
             let n = match moved {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => n,
@@ -543,7 +558,9 @@ impl<S: Stream> Wire<S> {
                 tls.written(n);
             } else if let Err(error) = tls.receive(buffer.get_mut(..n).unwrap_or_default()) {
                 // The alert that tells the peer why; what becomes of it does not matter.
-                let _gone = stream.write(tls.outgoing());
+                let _gone = stream
+                    .set_write_timeout(Some(SHORT))
+                    .and_then(|()| stream.write(tls.outgoing()));
                 let _gone_already = stream.shutdown(Shutdown::Write);
                 self.linger(after(SHORT), None)?;
                 return Err(of_tls(error));
@@ -580,8 +597,8 @@ impl<S: Stream> Wire<S> {
         let mut bytes = Vec::new();
         while !farewell.is_over() && !place.is_some_and(Place::is_cut) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let wait = left.clamp(SHORT, EARLY_CHECK_INTERVAL);
-            if left.is_zero() || !self.read(&mut bytes, Some(wait)).unwrap_or(false) {
+            let wait = left.min(EARLY_CHECK_INTERVAL);
+            if left.is_zero() || !self.read(&mut bytes, wait).unwrap_or(false) {
                 return;
             }
             farewell.read(&bytes);
@@ -623,7 +640,7 @@ impl<S: Stream> Wire<S> {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.stream.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
+            self.set_read_timeout(left.min(EARLY_CHECK_INTERVAL))?;
             match Reading(self).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}

@@ -27,6 +27,34 @@ impl Bell {
     }
 }
 
+impl Bell {
+    /// The one that takes what comes waits, too.
+    #[cfg(feature = "cluster")]
+    pub(super) fn reader_waits(&self, waker: &Waker) {
+        let old = self.put(0, waker.clone());
+        drop(old);
+    }
+
+    /// Whoever has this number waits with this waker from now on.
+    fn put(&self, number: u64, waker: Waker) -> Option<Waker> {
+        let mut waiters = self.0.lock();
+        match waiters.wakers.iter_mut().find(|(known, _)| *known == number) {
+            Some((_, place)) => Some(std::mem::replace(place, waker)),
+            None => {
+                waiters.wakers.push((number, waker));
+                None
+            }
+        }
+    }
+
+    /// A number of its own: never nought.
+    fn number(&self) -> u64 {
+        let mut waiters = self.0.lock();
+        waiters.next += 1;
+        waiters.next
+    }
+}
+
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.ring();
@@ -45,25 +73,8 @@ impl<'a> Waiting<'a> {
     }
 
     pub(super) fn wait(&mut self, waker: &Waker) {
-        let waker = waker.clone();
-        let mut waiters = self.bell.0.lock();
-        let number = match self.number {
-            Some(number) => number,
-            None => {
-                waiters.next += 1;
-                waiters.next
-            }
-        };
-        self.number = Some(number);
-        let known = waiters.wakers.iter_mut().find(|(known, _)| *known == number);
-        let old = match known {
-            Some((_, place)) => Some(std::mem::replace(place, waker)),
-            None => {
-                waiters.wakers.push((number, waker));
-                None
-            }
-        };
-        drop(waiters);
+        let number = *self.number.get_or_insert_with(|| self.bell.number());
+        let old = self.bell.put(number, waker.clone());
         drop(old);
     }
 }

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use super::bell::{Bell, Waiting};
 use super::reader::Reader;
+use super::{BotError, Client};
 use crate::connection::SharedConnection;
 use crate::server::driver::{Driver, Want};
-use crate::session::SessionHandle;
 use crate::stanza::{Frame, Stanza};
 
 /// The session is over.
@@ -70,7 +70,7 @@ impl<C: SharedConnection> Line<C> {
         let waker = Waker::from(Arc::clone(&self.bell));
         let sent = self.with(|driver| match driver.poll_want(&mut Context::from_waker(&waker)) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Want::Input) if driver.is_bound() => {
+            Poll::Ready(Want::Input) if serves(driver) => {
                 driver.receive(bytes);
                 Poll::Ready(Ok(()))
             }
@@ -82,21 +82,32 @@ impl<C: SharedConnection> Line<C> {
         sent.unwrap_or(Poll::Pending)
     }
 
-    /// Sends what a client opens with, and waits for its bind. `None`: there is no session.
+    /// Sends what a client opens with, and waits for its bind.
     pub(super) fn poll_bound(
         &self,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         place: &mut Waiting<'_>,
         reader: &mut Reader,
         opening: &mut impl Iterator<Item = Vec<u8>>,
-    ) -> Poll<Option<SessionHandle<C>>> {
+    ) -> Poll<Result<Client<C>, BotError>> {
         place.wait(cx.waker());
         let waker = Waker::from(Arc::clone(&self.bell));
         let bound = self.with(|driver| {
             loop {
                 let want = driver.poll_want(&mut Context::from_waker(&waker));
                 if let Some(session) = driver.session() {
-                    return Poll::Ready(Some(session.clone()));
+                    return Poll::Ready(Ok(Client::Here(session.clone())));
+                }
+                #[cfg(feature = "cluster")]
+                if let Some(line) = driver.line() {
+                    if let Poll::Ready(jid) = reader.poll_jid(cx) {
+                        return Poll::Ready(jid.map(|jid| Client::Away(jid, line)));
+                    }
+                    match opening.next().filter(|_| want == Poll::Ready(Want::Input)) {
+                        Some(opening) => driver.receive(&opening),
+                        None => return Poll::Pending,
+                    }
+                    continue;
                 }
                 match want {
                     Poll::Pending => return Poll::Pending,
@@ -105,13 +116,23 @@ impl<C: SharedConnection> Line<C> {
                             reader.skip();
                             driver.receive(&opening);
                         }
-                        None => return Poll::Ready(None),
+                        None => return Poll::Ready(Err(reader.refusal())),
                     },
-                    Poll::Ready(_) => return Poll::Ready(None),
+                    Poll::Ready(_) => return Poll::Ready(Err(reader.refusal())),
                 }
             }
         });
         bound.unwrap_or(Poll::Pending)
+    }
+
+    /// Does what there is to do for a client whose session is at another node, and who takes what comes.
+    #[cfg(feature = "cluster")]
+    pub(super) fn tend(&self, cx: &Context<'_>) {
+        self.bell.reader_waits(cx.waker());
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.with(|driver| {
+            let _want = driver.poll_want(&mut Context::from_waker(&waker));
+        });
     }
 
     /// The bot is gone: its session ends now, or as soon as its driver is free.
@@ -139,6 +160,15 @@ impl<C: SharedConnection> Line<C> {
             self.bell.ring();
         }
     }
+}
+
+/// Whether it has a session, wherever that is.
+fn serves<C: SharedConnection>(driver: &Driver<C>) -> bool {
+    #[cfg(feature = "cluster")]
+    if let Some(line) = driver.line() {
+        return driver.is_bound_away() && !line.is_ended();
+    }
+    driver.is_bound()
 }
 
 /// The drivers of all bots, for what time does to them.

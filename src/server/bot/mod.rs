@@ -81,10 +81,29 @@ const MARKS: Marks = Marks::new(0, 2 << 20);
 pub struct Bot<C: SharedConnection> {
     line: Arc<Line<C>>,
     reader: Reader,
-    session: SessionHandle<C>,
+    client: Client<C>,
     /// Stanzas taken since they are counted.
     taken: u32,
     is_counted: bool,
+}
+
+/// Where its session is.
+enum Client<C: SharedConnection> {
+    Here(SessionHandle<C>),
+    /// Of a node: it may be at any (NODE-12).
+    #[cfg(feature = "cluster")]
+    Away(FullJid, Arc<super::legs::Line<C>>),
+}
+
+impl<C: SharedConnection> Client<C> {
+    /// The bot has taken so many stanzas in all; `false` where the last one is not its any more.
+    fn take(&self, taken: u32) -> bool {
+        match self {
+            Self::Here(session) => session.take(taken),
+            #[cfg(feature = "cluster")]
+            Self::Away(_, line) => line.handled(taken),
+        }
+    }
 }
 
 /// A way to send as a bot, beside the [`Bot`] itself: cheap to clone.
@@ -130,13 +149,11 @@ impl<C: FromOutbox> Server<C> {
         let driver = Driver::of_account(Arc::clone(core), C::from_outbox(outbox), account);
         let line = core.bots.enter(driver);
         let mut opening = opening(jid).into_iter();
-        let session = {
+        let client = {
             let mut place = Waiting::new(&line.bell);
-            poll_fn(|cx| line.poll_bound(cx, &mut place, &mut reader, &mut opening)).await
+            poll_fn(|cx| line.poll_bound(cx, &mut place, &mut reader, &mut opening)).await?
         };
-        let Some(session) = session else { return Err(reader.refusal()) };
-        let bot = Bot { line, reader, session, taken: 0, is_counted: false };
-        Ok(bot)
+        Ok(Bot { line, reader, client, taken: 0, is_counted: false })
     }
 
     /// [`bot`](Self::bot) for threads. [`background`](Self::background) runs on another one.
@@ -168,13 +185,21 @@ impl<C: SharedConnection> Bot<C> {
     /// The full JID that was bound. Its resource may be another than was asked for ([BIND-5](crate::rules#bind-5)).
     #[must_use]
     pub fn jid(&self) -> &FullJid {
-        self.session.jid()
+        match &self.client {
+            Client::Here(session) => session.jid(),
+            #[cfg(feature = "cluster")]
+            Client::Away(jid, _) => jid,
+        }
     }
 
-    /// The session, as others see it.
+    /// The session, as others see it; `None` where this server is one of several nodes, at any of which it may be.
     #[must_use]
-    pub const fn session(&self) -> &SessionHandle<C> {
-        &self.session
+    pub const fn session(&self) -> Option<&SessionHandle<C>> {
+        match &self.client {
+            Client::Here(session) => Some(session),
+            #[cfg(feature = "cluster")]
+            Client::Away(..) => None,
+        }
     }
 
     /// The next stanza for the bot; `None` once its session is over. A stanza that is taken is the bot's: it
@@ -185,6 +210,10 @@ impl<C: SharedConnection> Bot<C> {
 
     /// [`recv`](Self::recv) for programs that poll.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Stanza>> {
+        #[cfg(feature = "cluster")]
+        if let Client::Away(..) = self.client {
+            self.line.tend(cx);
+        }
         loop {
             match ready!(self.reader.poll_next(cx)) {
                 None => return Poll::Ready(None),
@@ -197,7 +226,7 @@ impl<C: SharedConnection> Bot<C> {
                 Some(Element::Stanza(stanza)) => {
                     self.taken = self.taken.wrapping_add(1);
                     // Of a session that has ended, what was not taken has gone elsewhere.
-                    if self.session.take(self.taken) {
+                    if self.client.take(self.taken) {
                         return Poll::Ready(Some(stanza));
                     }
                 }

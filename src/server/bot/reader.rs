@@ -2,6 +2,9 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
+#[cfg(feature = "cluster")]
+use jid::FullJid;
+
 use super::BotError;
 use crate::outbox::Drain;
 use crate::server::driver::negotiate::local::ENABLED;
@@ -66,6 +69,23 @@ impl Reader {
             let known = |name: &str| StreamCondition::ALL.into_iter().find(|c| c.as_str() == name);
             self.condition = children.find_map(|child| known(child.name()));
         }
+    }
+
+    /// What the session is called that is bound at another node.
+    #[cfg(feature = "cluster")]
+    pub(super) fn poll_jid(&mut self, cx: &mut Context<'_>) -> Poll<Result<FullJid, BotError>> {
+        while let Some(element) = ready!(self.poll_next(cx)) {
+            let Element::Stanza(answer) = element else { continue };
+            if let Some(error) = StanzaError::from_stanza(&answer) {
+                return Poll::Ready(Err(BotError::Refused(error)));
+            }
+            let jid =
+                answer.children().flat_map(|bind| bind.children()).find(|it| it.name() == "jid");
+            if let Some(jid) = jid.and_then(|jid| FullJid::new(&jid.text()).ok()) {
+                return Poll::Ready(Ok(jid));
+            }
+        }
+        Poll::Ready(Err(BotError::Ended(self.condition)))
     }
 
     /// Takes what stands before an answer, which needs its room.

@@ -22,6 +22,10 @@ pub(super) struct Closing<C: SharedConnection> {
 impl<C: SharedConnection> Driver<C> {
     /// Ends the stream as the client's close tag does, whatever the driver waits for.
     pub(in crate::server) fn hang_up(&mut self) {
+        #[cfg(feature = "cluster")]
+        if self.hang_up_away() {
+            return;
+        }
         self.carry_out_last_presence(false);
         self.close_after_client(Reason::Closed);
     }

@@ -11,6 +11,7 @@ use super::{Core, Driver, State, Transport};
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::packed::{Reader, Writer};
+use crate::server::breaks::broken;
 use crate::session::{Bound, Epoch, Session};
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::stream::{Heard, Limits, Parser};
@@ -41,6 +42,9 @@ impl<C: SharedConnection> Driver<C> {
         }
         let (mut out, now) = (Writer::default(), self.core.environment.now());
         let mut rare = self.rare.take().unwrap_or_default();
+        if broken!(UnreadStays) {
+            rare.heard = None;
+        }
         let heard = rare.heard.get_or_insert_with(|| Box::new(Heard::new(&self.parser)));
         let is_open = self.parser.export(heard, &mut out).is_some();
         let deferred = rare.deferred.as_deref();

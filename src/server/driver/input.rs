@@ -225,11 +225,13 @@ fn stamp<C: SharedConnection>(
     received: &Received<'_>,
     lang: Option<&str>,
 ) -> Stanza {
-    let managed = matches!(
-        received.type_(),
-        Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")
-    );
-    let from = if received.kind() == Kind::Presence && managed {
+    let is_managed = || {
+        matches!(
+            received.type_(),
+            Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")
+        )
+    };
+    let from = if received.kind() == Kind::Presence && is_managed() {
         session.account().as_str()
     } else {
         session.jid().as_str()

@@ -312,9 +312,13 @@ impl<C: SharedConnection> Driver<C> {
                 return self.limit_unread();
             }
             let mut input = bytes;
-            while self.step(&mut input, Some(now)) && self.poll_blocked(None).is_ready() {
+            while self.step(&mut input, Some(now)) {
+                // What comes next, whoever asks for it waits for.
                 if input.is_empty() && self.has_read_all() {
                     return;
+                }
+                if self.poll_blocked(None).is_pending() {
+                    break;
                 }
             }
             self.parser.feed(input);

@@ -29,6 +29,8 @@ pub(in crate::server) struct Adoption {
     pub(in crate::server) secure: bool,
     /// The account is a guest's.
     pub(in crate::server) is_guest: bool,
+    /// The client is a bot of the edge's process.
+    pub(in crate::server) is_local: bool,
     pub(in crate::server) mechanism: Option<Mechanism>,
     pub(in crate::server) bind_failures: u8,
     /// The last bar of the account that its edge knew.
@@ -72,6 +74,7 @@ impl Adoption {
         out.flag(self.framing == Framing::Message);
         out.flag(self.secure);
         out.flag(self.is_guest);
+        out.flag(self.is_local);
         out.option(self.mechanism, |out, mechanism| out.text(mechanism.as_str()));
         out.number(self.bind_failures);
         out.option(self.bar, Writer::number);
@@ -112,6 +115,7 @@ impl Adoption {
             framing: if input.flag()? { Framing::Message } else { Framing::Stream },
             secure: input.flag()?,
             is_guest: input.flag()?,
+            is_local: input.flag()?,
             mechanism: input.option(|input| input.text()?.parse().ok())?,
             bind_failures: input.number()?.try_into().ok()?,
             bar: input.option(Reader::number)?,

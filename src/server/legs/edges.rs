@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -28,6 +29,9 @@ struct State<C: SharedConnection> {
     lines: HashMap<u64, Arc<Line<C>>>,
     last: u64,
     said: Vec<SaidUp>,
+    /// Those that have something to say which can wait, and since when.
+    untold: Vec<Arc<Line<C>>>,
+    untold_since: Option<Duration>,
     /// Nothing begins any more.
     dismissal: Option<Dismissal>,
 }
@@ -45,6 +49,10 @@ pub(in crate::server) struct Line<C: SharedConnection> {
 #[derive(Default)]
 struct LineState {
     end: EdgeEnd,
+    /// How much the client has taken in all, where the home was not told.
+    untold: Option<u64>,
+    /// How much it had taken when that was so first.
+    untold_from: u64,
     /// For the client, in order.
     output: VecDeque<Output>,
     /// Somebody is handing it to the connection.
@@ -56,6 +64,8 @@ struct LineState {
     has_shown: bool,
     /// The home has closed the stream, and waits for the client to do so.
     is_closing: bool,
+    /// It has done with it: what the client has not taken is not its any more (BOT-4).
+    is_ended: bool,
     ending: Option<Ending>,
     /// The host's connection has panicked, with this message, and nobody was told yet.
     panicked: Option<Option<String>>,
@@ -95,7 +105,8 @@ pub(in crate::server) struct News {
 impl<C: SharedConnection> Edges<C> {
     pub(in crate::server) fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let (lines, said) = (HashMap::new(), Vec::new());
-        let state = State { lines, last: 0, said, dismissal: None };
+        let (untold, untold_since) = (Vec::new(), None);
+        let state = State { lines, last: 0, said, untold, untold_since, dismissal: None };
         Arc::new(Self { state: Mutex::new(state), wake: Box::new(wake) })
     }
 
@@ -120,8 +131,23 @@ impl<C: SharedConnection> Edges<C> {
     }
 
     /// What has been said since, in its order.
-    pub(in crate::server) fn take_said(&self) -> Vec<SaidUp> {
-        std::mem::take(&mut self.state.lock().said)
+    pub(in crate::server) fn take_said(&self, now: Duration) -> Vec<SaidUp> {
+        let mut state = self.state.lock();
+        if !state.untold.is_empty()
+            && state.untold_since.get_or_insert(now).saturating_add(WAITS) <= now
+        {
+            let untold = std::mem::take(&mut state.untold);
+            state.untold_since = None;
+            drop(state);
+            untold.iter().for_each(|line| line.tell());
+            state = self.state.lock();
+        }
+        std::mem::take(&mut state.said)
+    }
+
+    /// When there is something to take, though nobody says so.
+    pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {
+        self.state.lock().untold_since.map(|since| since + WAITS)
     }
 
     /// How many there are.
@@ -177,11 +203,24 @@ impl<C: SharedConnection> Edges<C> {
         lines.iter().filter(|line| those(line)).for_each(|line| line.dismiss(dismissal));
     }
 
+    /// This one can wait; whether it is the first.
+    fn wait(&self, line: &Line<C>) -> bool {
+        let mut state = self.state.lock();
+        let Some(line) = state.lines.get(&line.leg).cloned() else { return false };
+        state.untold.push(line);
+        state.untold.len() == 1
+    }
+
     fn forget(&self, leg: u64) {
         let gone = self.state.lock().lines.remove(&leg);
         drop(gone);
     }
 }
+
+/// For so long, about, a home may think that a client has not taken what it has: there is a lot to tell together then.
+const WAITS: Duration = Duration::from_millis(20);
+/// Not where it is so many bytes: a home that waits for them would say no more.
+const MUCH: u64 = 16 << 10;
 
 /// What the clients of a home are told that is lost.
 fn lost() -> Dismissal {
@@ -194,6 +233,7 @@ impl<C: SharedConnection> Line<C> {
         if state.is_over {
             return;
         }
+        self.tell_in(&mut state);
         state.is_over = said == Up::Gone;
         if let Up::Input(bytes) = &said {
             state.end.gives(bytes.len());
@@ -222,6 +262,24 @@ impl<C: SharedConnection> Line<C> {
         self.say(Up::EndOfInput);
     }
 
+    /// The client, a bot, has taken so many stanzas; `false` where the last one is not its any more.
+    pub(in crate::server) fn handled(&self, stanzas: u32) -> bool {
+        self.say(Up::Handled(stanzas));
+        !self.is_ended()
+    }
+
+    /// Whether the home has closed the stream.
+    pub(in crate::server) fn is_ended(&self) -> bool {
+        self.state.lock().is_ended
+    }
+
+    /// The client, a bot, closes its stream and is gone: the home does the rest.
+    pub(in crate::server) fn hang_up(&self) {
+        self.input(CLOSE);
+        self.state.lock().is_over = true;
+        self.edges.forget(self.leg);
+    }
+
     /// The transport is lost, or its end is the edge's own business. Nothing goes either way from here on.
     pub(in crate::server) fn gone(&self) {
         self.say(Up::Gone);
@@ -241,15 +299,33 @@ impl<C: SharedConnection> Line<C> {
         let waiting = shielded(|| self.connection.waiting()).unwrap_or_default();
         let mut state = self.state.lock();
         let (is_over, is_full) = (state.is_over, state.is_full);
+        let before = state.end.taken();
         let taken = state.end.takes(shown, waiting).filter(|_| !is_over);
-        if let Some(taken) = taken {
-            self.push(state.end.says(), Up::Taken(taken));
-        }
+        let Some(taken) = taken else { return waiting > 0 || is_full };
+        let is_first = state.untold.replace(taken).is_none();
+        state.untold_from = if is_first { before } else { state.untold_from };
+        let wakes = if taken - state.untold_from >= MUCH {
+            self.tell_in(&mut state);
+            true
+        } else {
+            is_first && self.edges.wait(self)
+        };
         drop(state);
-        if taken.is_some() {
+        if wakes {
             (self.edges.wake)();
         }
         waiting > 0 || is_full
+    }
+
+    /// Says what was not said yet.
+    fn tell(&self) {
+        self.tell_in(&mut self.state.lock());
+    }
+
+    fn tell_in(&self, state: &mut LineState) {
+        if let Some(taken) = state.untold.take().filter(|_| !state.is_over) {
+            self.push(state.end.says(), Up::Taken(taken));
+        }
     }
 
     /// Whether more may be read of the client.
@@ -286,6 +362,7 @@ impl<C: SharedConnection> Line<C> {
             Down::Output { bytes, ending } => {
                 state.has_shown = true;
                 state.is_closing |= ending.is_some();
+                state.is_ended |= ending.is_some();
                 state.output.push_back(Output::Piece(bytes, 0, ending));
             }
             Down::Read(read) => is_broken = state.end.reads(read).is_err(),
@@ -295,7 +372,7 @@ impl<C: SharedConnection> Line<C> {
                 state.is_over = true;
             }
             Down::Closed { is_flushed } => {
-                state.is_over = true;
+                (state.is_over, state.is_ended) = (true, true);
                 state.news.is_ending = true;
                 if !is_flushed && state.is_full {
                     // Whoever takes nothing is not waited for.
@@ -452,5 +529,6 @@ fn send_message(
     }
 }
 
+const CLOSE: &[u8] = b"</stream:stream>";
 const ERROR: &[u8] = b"<stream:error xmlns:stream='http://etherx.jabber.org/streams'>";
 const ERROR_END: &[u8] = b"</stream:error>";

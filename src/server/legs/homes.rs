@@ -294,6 +294,10 @@ impl<C: SharedConnection> Home<C> {
             Up::EndOfInput => self.input.push_back(Input::End),
             Up::Alive(bytes) => self.driver.carried_overhead(bytes as usize),
             Up::Taken(taken) => self.drain.taken(self.end.takes(taken)?),
+            Up::Handled(stanzas) => {
+                let session = self.driver.session();
+                let _is_its = session.is_some_and(|session| session.take(stanzas));
+            }
             Up::Gone => return Ok(false),
             Up::Open(_) => return Err(Broken),
         }

@@ -57,7 +57,10 @@ impl Between {
         let mut homes = self.homes.lock();
         loop {
             let mut held = self.held.lock();
-            held.extend(self.edges.take_said());
+            // And what could wait.
+            for now in [Duration::ZERO, Duration::from_secs(1)] {
+                held.extend(self.edges.take_said(now));
+            }
             let up = match self.is_held.load(Ordering::Relaxed) {
                 true => Vec::new(),
                 false => std::mem::take(&mut *held),

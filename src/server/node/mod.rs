@@ -19,6 +19,11 @@ mod options;
 mod placement;
 mod presence;
 mod shield;
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+#[path = "../../../tests/simulator/broken.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the simulator's, which has more")]
+mod simulated;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -32,6 +37,7 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::{Mutex, RwLock};
 
+use super::breaks::broken;
 use super::faults::Faults;
 use super::legs::Edges;
 use super::{Core, Server, Shutdown};
@@ -246,7 +252,8 @@ impl<C: SharedConnection> NodeHandle<C> {
     pub async fn leave(&self, how: Shutdown) {
         let Some(node) = self.clustered() else { return };
         node.inbox.put(Command::Leave(true));
-        while !node.inbox.is_emptied.load(Ordering::Acquire) && !self.is_fenced() {
+        let stays = || !node.inbox.is_emptied.load(Ordering::Acquire) && !broken!(LeavesAtOnce);
+        while stays() && !self.is_fenced() {
             self.0.sleep(LOOK_AGAIN).await;
         }
         Server(Arc::clone(&self.0)).shutdown(how).await;

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 
 use crate::cluster::{SLOTS, Slot, View};
 use crate::environment::Environment;
+use crate::server::breaks::broken;
 use crate::store::{Fence, FenceToken, FenceTokens};
 
 pub(in crate::server) struct Placement {
@@ -38,13 +39,15 @@ impl Placement {
 
     /// NODE-1. The clock is asked before anything else.
     pub(super) fn may_act(&self) -> bool {
-        self.now() < self.deadline.load(Ordering::Acquire) && !self.is_fenced()
+        let deadline = self.deadline.load(Ordering::Acquire);
+        let is_early = self.now() < deadline || deadline != 0 && broken!(NoDeadline);
+        is_early && !self.is_fenced()
     }
 
     /// Whether it was a member, and may not act any more.
     pub(super) fn is_late(&self) -> bool {
         let deadline = self.deadline.load(Ordering::Acquire);
-        self.is_fenced() || deadline != 0 && self.now() >= deadline
+        self.is_fenced() || deadline != 0 && self.now() >= deadline && !broken!(NoDeadline)
     }
 
     fn now(&self) -> u64 {
@@ -104,6 +107,9 @@ impl Placement {
     /// In which view a slot came here; `None`: it is not here.
     pub(super) fn set_token(&self, slot: Slot, token: Option<View>) {
         if let Some(known) = self.tokens.write().get_mut(slot.index()) {
+            if broken!(TokenStays) && known.is_some() {
+                return;
+            }
             *known = token;
         }
     }

@@ -14,6 +14,7 @@ use crate::connection::SharedConnection;
 use crate::packed::{Reader, Writer};
 use crate::rules::presence::PresenceType;
 use crate::rules::subscription::SubscriptionKind;
+use crate::server::breaks::broken;
 use crate::server::{Core, Task};
 use crate::session::{Afar, Validity};
 use crate::stanza::{Kind, Stanza};
@@ -145,7 +146,8 @@ impl Presences {
 
     pub(super) fn export(&self, slot: Slot, content: &[u8]) -> Arc<[u8]> {
         let mut out = Writer::default();
-        out.bytes(&self.ledgers.export(|account| Slot::of(account) == slot));
+        let is_meant = |account: &str| Slot::of(account) == slot && !broken!(LedgerStays);
+        out.bytes(&self.ledgers.export(is_meant));
         let mut bytes = out.into_bytes();
         bytes.extend_from_slice(content);
         bytes.into()
@@ -163,6 +165,9 @@ impl Presences {
     /// A slot is about to move: what its accounts (`ours`), or the others here, have been told of each other is to be known
     /// where they will be apart (NODE-17).
     pub(super) fn part<C: SharedConnection>(&mut self, core: &Core<C>, slot: Slot, ours: bool) {
+        if broken!(PartedUnnoted) {
+            return;
+        }
         for told in core.registry.told_here(&|account| Slot::of(account) == slot, ours) {
             self.ledgers.note(&told.account.into(), told.resource.as_deref(), &told.from.into());
         }
@@ -177,10 +182,12 @@ impl Presences {
 
     /// A session of the account is not available any more: what nobody is left to know of is struck out.
     pub(super) fn gone<C: SharedConnection>(&mut self, core: &Core<C>, account: &str) {
-        if !core.registry.is_there(account) {
-            let key = core.registry.key(account);
-            self.ledgers.retire(account, |resource| core.registry.find(key, resource).is_some());
+        if broken!(GoneUnheard) {
+            return;
         }
+        let (key, is_available) = (core.registry.key(account), core.registry.is_there(account));
+        let is_there = |resource: &str| core.registry.find(key, resource).is_some();
+        self.ledgers.retire(account, is_available, is_there);
     }
 
     /// What these slots had is lost (NODE-17).
@@ -196,6 +203,9 @@ impl Presences {
         let whole = ends.iter().filter(|end| end.resource.is_none());
         let whole: HashSet<_> = whole.map(|end| (&end.account, &end.from)).collect();
         for end in &ends {
+            if broken!(LostUntold) {
+                break;
+            }
             let gone = Stanza::presence().type_("unavailable").from(&end.from);
             match &end.resource {
                 None => _ = core.registry.hear(&end.account, None, &gone.build()),
@@ -330,6 +340,7 @@ impl Presences {
                     self.ledgers.note(account, is_divided.then_some(&*resource), &word.from);
                 }
             }
+            Letter::Probe { .. } if broken!(ProbeUnheard) => {}
             Letter::Probe { asker } => return core.probe_of_another_node(account, &asker),
             Letter::Asked { asker, stanza } => return core.asked_by_another_node(&asker, &stanza),
             Letter::Silent(stanza) => {

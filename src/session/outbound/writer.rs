@@ -37,6 +37,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
     ///
     /// What has to wait, or to be kept (`retained`: probably), notes when it was accepted. The clock is
     /// host code, and is asked without the lock.
+    #[inline]
     pub(crate) fn send(
         &self,
         item: &Item<'_>,
@@ -137,6 +138,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
     }
 
     /// Nothing waits and nothing has to be kept: straight from the sender's stanza.
+    #[inline]
     fn write_directly(
         &self,
         mut o: MutexGuard<'_, Outbound<C>>,
@@ -389,6 +391,7 @@ impl<C: SharedConnection> Outbound<C> {
     }
 
     /// Whether nothing is in the way of an item, and it need not be kept.
+    #[inline]
     fn is_free_for(&self, item: &Item<'_>, hold: Option<&Hold>) -> bool {
         let is_counted = self.retained.is_some() && item.stanza().is_some();
         let is_next = !self.queue.has_unwritten() && !self.queue.has_greeting() && hold.is_none();

@@ -68,7 +68,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
-        self.table.sessions(account).into_iter().map(SessionHandle).collect()
+        self.table.sessions(account, SessionHandle)
     }
 
     /// The sessions of an account that are so at the moment of the look-up.

@@ -24,9 +24,6 @@ pub(super) struct Found<C: SharedConnection> {
     state: u32,
 }
 
-/// An account, and its sessions where they were wanted.
-pub(super) type Known<C> = (Arc<Account>, SmallVec<[Arc<Shared<C>>; 4]>);
-
 /// For each thread so many places, of which the hash names one. A leaf lock, of which no two threads have the same.
 pub(super) struct Lately<C: SharedConnection>(Striped<Mutex<Vec<Option<Found<C>>>>>);
 
@@ -44,20 +41,48 @@ impl<C: SharedConnection> Lately<C> {
         Self(Striped::new(Mutex::default))
     }
 
-    /// What was found for an account while the shard was in this state; its sessions where they are `wanted`.
-    pub(super) fn look(&self, key: AccountKey<'_>, state: u32, wanted: bool) -> Option<Known<C>> {
+    /// An account that was found while the shard was in this state.
+    #[inline]
+    pub(super) fn account(&self, key: AccountKey<'_>, state: u32) -> Option<Arc<Account>> {
+        let account = self.found(key, state, |found| found.account.upgrade())?;
+        (account.bare.as_str() == key.bare).then_some(account)
+    }
+
+    /// Its sessions, likewise: whether these are all. What is not the one, or ends at this moment, the caller
+    /// drops without the lock.
+    #[inline]
+    pub(super) fn sessions(
+        &self,
+        key: AccountKey<'_>,
+        state: u32,
+        mut each: impl FnMut(Arc<Shared<C>>),
+    ) -> bool {
+        let all = |found: &Found<C>| {
+            for session in &found.sessions {
+                let session = session.upgrade()?;
+                let is_its = session.account.bare.as_str() == key.bare;
+                each(session);
+                is_its.then_some(())?;
+            }
+            // Else nothing says whose they are.
+            (!found.sessions.is_empty()).then_some(())
+        };
+        self.found(key, state, all).is_some()
+    }
+
+    #[inline]
+    fn found<T>(
+        &self,
+        key: AccountKey<'_>,
+        state: u32,
+        take: impl FnOnce(&Found<C>) -> Option<T>,
+    ) -> Option<T> {
         let places = self.0.own().lock();
         let found = places.get(key.hash.bits() as usize % PLACES)?.as_ref()?;
         if found.hash != key.hash.bits() || found.state != state {
             return None;
         }
-        let account = found.account.upgrade();
-        let wanted = found.sessions.iter().filter(|_| wanted);
-        let sessions: SmallVec<[_; 4]> = wanted.map(Weak::upgrade).collect();
-        // What is not the one, or ends at this moment, is dropped without the lock.
-        drop(places);
-        let account = account.filter(|account| account.bare.as_str() == key.bare)?;
-        Some((account, sessions.into_iter().collect::<Option<_>>()?))
+        take(found)
     }
 
     pub(super) fn put(&self, found: Found<C>) {

@@ -237,14 +237,16 @@ impl<C: SharedConnection> SessionRegistry<C> {
         account: AccountKey<'_>,
         but: &[SessionId],
     ) -> SmallVec<[(SessionHandle<C>, Standing); 4]> {
-        let sessions = self.inner().table.sessions(account).into_iter();
-        let others = sessions.filter(|session| !but.contains(&session.id));
         let with_standing = |session| {
             let session = SessionHandle(session);
             let standing = session.standing();
             (session, standing)
         };
-        others.map(with_standing).collect()
+        let mut sessions = self.inner().table.sessions(account, with_standing);
+        if !but.is_empty() {
+            sessions.retain(|(session, _)| !but.contains(&session.id()));
+        }
+        sessions
     }
 
     /// The available sessions of an account, whatever their priority.

@@ -255,6 +255,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// A copy for each available session of an account that `hiding` does not hide from; `false` if none is
     /// available.
+    #[inline]
     fn notify_account(
         &self,
         account: AccountKey<'_>,
@@ -381,6 +382,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Gives a session the news of another. An unavailable ends what it directs to that one (PRES-11).
+    #[inline]
     pub(super) fn tell(&self, session: &SessionHandle<C>, item: &Item<'_>) -> bool {
         if item.validity.is_for_good() {
             let from = item.stanza().and_then(Stanza::from);
@@ -390,6 +392,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence. Whether it is given.
+    #[inline]
     pub(super) fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) -> bool {
         // BLOCK-5
         let account = &to.0.account;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::lately::{Found, Known, Lately};
+use super::lately::{Found, Lately};
 use super::rows::Row;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
@@ -128,33 +128,39 @@ impl<C: SharedConnection> Table<C> {
 
     /// An account that has sessions, as it is wanted on the way of a stanza.
     pub(super) fn account(&self, key: AccountKey<'_>) -> Option<Arc<Account>> {
-        self.again(key, false, |row| (Arc::clone(&row.account), SmallVec::new())).map(|(it, _)| it)
+        let shard = self.shard(key);
+        let known = self.lately.account(key, shard.state());
+        known.or_else(|| self.find(shard, key, |row| Arc::clone(&row.account)))
     }
 
-    /// Its sessions that can be found, likewise.
-    pub(super) fn sessions(&self, key: AccountKey<'_>) -> SmallVec<[Arc<Shared<C>>; 4]> {
-        let all = |row: &Row<C>| {
-            let sessions = row.visible().map(|slot| Arc::clone(&slot.session)).collect();
-            (Arc::clone(&row.account), sessions)
-        };
-        self.again(key, true, all).map(|(_, sessions)| sessions).unwrap_or_default()
-    }
-
-    /// Looks at what this thread has found lately, else into the shard.
-    fn again(
+    /// Its sessions that can be found, likewise, as what they are wanted for. (The lock is held: no code of
+    /// hosts.)
+    pub(super) fn sessions<T>(
         &self,
         key: AccountKey<'_>,
-        sessions: bool,
-        look: impl FnOnce(&Row<C>) -> Known<C>,
-    ) -> Option<Known<C>> {
+        make: impl Fn(Arc<Shared<C>>) -> T,
+    ) -> SmallVec<[T; 4]> {
         let shard = self.shard(key);
-        let known = self.lately.look(key, shard.state.load(Ordering::SeqCst), sessions);
-        if known.is_some() {
-            return known;
+        let mut all = SmallVec::new();
+        if !self.lately.sessions(key, shard.state(), |session| all.push(make(session))) {
+            all.clear();
+            let _none = self.find(shard, key, |row| {
+                all.extend(row.visible().map(|slot| make(Arc::clone(&slot.session))));
+            });
         }
+        all
+    }
+
+    /// Looks into the shard, for what this thread has not found lately.
+    fn find<T>(
+        &self,
+        shard: &Shard<C>,
+        key: AccountKey<'_>,
+        look: impl FnOnce(&Row<C>) -> T,
+    ) -> Option<T> {
         let rows = shard.read();
         let row = rows.find(key.hash.wide(), |row| row.is(key))?;
-        let found = Found::of(row, key, shard.state.load(Ordering::SeqCst));
+        let found = Found::of(row, key, shard.state());
         let known = look(row);
         drop(rows);
         self.lately.put(found);
@@ -169,6 +175,11 @@ impl<C: SharedConnection> Shard<C> {
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, HashTable<Row<C>>> {
         self.rows.read()
+    }
+
+    #[inline]
+    fn state(&self) -> u32 {
+        self.state.load(Ordering::SeqCst)
     }
 
     /// To be changed: what was found before is to be looked for again.

@@ -272,7 +272,6 @@ impl<'a> Frame<'a> {
             FrameParts::Element(xml) => return put(xml),
             parts => return put(&tags(parts, self.framing)),
         };
-        let name = stanza.kind().as_str().as_bytes();
         put(opening(stanza.kind()));
         if self.framing == Framing::Message {
             put(b" xmlns='jabber:client'");
@@ -300,10 +299,10 @@ impl<'a> Frame<'a> {
         }
         put(b">");
         put(stanza.payload());
-        put(appended);
-        put(b"</");
-        put(name);
-        put(b">");
+        if !appended.is_empty() {
+            put(appended);
+        }
+        put(closing(stanza.kind()));
     }
 }
 
@@ -361,6 +360,15 @@ const fn opening(kind: Kind) -> &'static [u8] {
         Kind::Message => b"<message",
         Kind::Presence => b"<presence",
         Kind::Iq => b"<iq",
+    }
+}
+
+/// What it ends with, unless it is empty.
+const fn closing(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Message => b"</message>",
+        Kind::Presence => b"</presence>",
+        Kind::Iq => b"</iq>",
     }
 }
 

@@ -22,7 +22,10 @@ impl Outline {
         from: Option<&str>,
         lang: Option<&str>,
     ) -> Stanza {
-        let value = |attribute| self.value(attribute, text).map(Value::plain);
+        let value = |attribute: Attribute| {
+            let (start, end) = self.place(attribute)?;
+            text.as_bytes().get(start..end).map(Value::Plain)
+        };
         let values = [
             from.map(Value::new),
             value(Attribute::To),
@@ -42,8 +45,14 @@ impl Outline {
         attribute: Attribute,
         text: &'a str,
     ) -> Option<&'a str> {
+        let (start, end) = self.place(attribute)?;
+        text.get(start..end)
+    }
+
+    #[inline]
+    fn place(&self, attribute: Attribute) -> Option<(usize, usize)> {
         let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
-        text.get(usize::from(start)..usize::from(end))
+        Some((start.into(), end.into()))
     }
 }
 

@@ -106,6 +106,30 @@ fn stream_15_what_is_not_known_is_left_to_the_parser() {
     assert!(recognises("<message>\u{fffd}\u{feff}\u{ff21}\u{7f}</message>"));
 }
 
+/// Several bytes are looked at together: wherever among them it stands.
+#[test]
+fn stream_15_characters_that_xml_excludes_are_found_everywhere() {
+    for at in 0..40 {
+        let (before, behind) = ("a".repeat(at), "b".repeat(40 - at));
+        for (character, known) in [
+            ("\u{fffe}", false),
+            ("\u{ffff}", false),
+            ("\u{1f}", false),
+            ("\u{fffd}", true),
+            ("\u{feff}\u{ff0c}", true),
+            ("\u{ffbf}\u{10ffff}", true),
+            ("&amp;", true),
+        ] {
+            let text = format!("{before}{character}{behind}");
+            assert_eq!(recognises(format!("<message>{text}</message>")), known, "{text}");
+            assert_eq!(recognises(format!("<message><a b='{text}'/></message>")), known, "{text}");
+        }
+        let cut = [before.as_bytes(), b"\xef<", behind.as_bytes()].concat();
+        assert!(!recognises([b"<message>", &cut[..], b"</message>"].concat()));
+        assert!(!recognises([b"<message><a b='", &cut[..], b"'/></message>"].concat()));
+    }
+}
+
 #[test]
 fn stream_21_what_is_no_text_is_handed_on_at_once() {
     let mut recogniser = Recogniser::new(true);

@@ -1,7 +1,7 @@
-//! An engine, the way of posts, and the store as one node reaches them: all of them fail.
+//! An engine, the way of posts, and what lies between a node and its store: all of them fail.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use xmpp_session::cluster::{
     View,
 };
 use xmpp_session::environment::{Environment as _, Virtual};
+use xmpp_session::store::{StoreError, StoreFuture};
 
-use crate::random::Random;
+use super::super::random::Random;
 
 type Inbox = Arc<dyn Fn(Arc<[u8]>) + Send + Sync>;
 /// As long as nodes ask for.
@@ -34,19 +35,40 @@ struct State {
     inboxes: HashMap<Incarnation, (usize, Inbox)>,
     /// Each with its time, by where it comes from and goes to.
     posts: BTreeMap<(usize, Incarnation), UnderWay>,
-    timers: Vec<(Duration, Waker)>,
+    timers: BTreeMap<(Duration, u64), Waker>,
+    /// Of these and the effects so far.
+    number: u64,
+    /// What others do for nodes, each with its time: it is done whatever has become of whoever asked.
+    effects: BTreeMap<(Duration, u64), Effect>,
     nodes: Vec<Gate>,
+    /// Ways on which no post arrives until then.
+    cuts: HashMap<(usize, usize), Duration>,
     stopped_until: Duration,
     /// Of posts, in percent.
     lost: usize,
     /// The longest way of a post, and the longest time of a call.
     late: Duration,
+    /// The longest way to the store.
+    store_late: Duration,
+    pub counts: Traffic,
+}
+
+type Effect = Box<dyn FnOnce() + Send>;
+
+/// What went through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    pub posts: usize,
+    pub bytes: usize,
+    pub calls: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Gate {
     is_dead: bool,
     cut_until: Duration,
+    /// What it does now has its effect then: it has stopped between its look at the clock and that.
+    held_until: Duration,
 }
 
 /// The cloud as one node has it.
@@ -66,11 +88,16 @@ impl Cloud {
             hints: Vec::new(),
             inboxes: HashMap::new(),
             posts: BTreeMap::new(),
-            timers: Vec::new(),
+            timers: BTreeMap::new(),
+            number: 0,
+            effects: BTreeMap::new(),
             nodes: Vec::new(),
+            cuts: HashMap::new(),
             stopped_until: Duration::ZERO,
             lost: 0,
             late: Duration::from_millis(2),
+            store_late: Duration::ZERO,
+            counts: Traffic::default(),
         })))
     }
 
@@ -109,13 +136,27 @@ impl Cloud {
 
     pub fn become_late(&self, random: &mut Random) {
         let late = random.pick(&[0, 1, 5, 50, 300]);
-        self.state().late = Duration::from_millis(late);
+        let store_late = random.pick(&[0, 0, 0, 0, 2, 100, 1500]);
+        let mut state = self.state();
+        state.late = Duration::from_millis(late);
+        state.store_late = Duration::from_millis(store_late);
+    }
+
+    /// What one process posts to another does not arrive until then.
+    pub fn cut_way(&self, from: &Access, to: &Access, until: Duration) {
+        self.state().cuts.insert((from.node, to.node), until);
+    }
+
+    pub fn counts(&self) -> Traffic {
+        self.state().counts
     }
 
     pub fn heal(&self) {
         let mut state = self.state();
         (state.lost, state.stopped_until) = (0, Duration::ZERO);
         state.late = Duration::from_millis(1);
+        state.store_late = Duration::ZERO;
+        state.cuts.clear();
     }
 
     /// When something comes to its end.
@@ -123,21 +164,19 @@ impl Cloud {
         let state = self.state();
         let posts = state.posts.values().filter_map(|posts| posts.front());
         let posts = posts.map(|(at, _)| *at);
-        posts.chain(state.timers.iter().map(|(at, _)| *at)).min()
+        let timer = state.timers.keys().next().map(|(at, _)| *at);
+        let effect = state.effects.keys().next().map(|(at, _)| *at);
+        posts.chain(timer).chain(effect).min()
     }
 
     /// What is due arrives.
     pub fn deliver(&self) {
         let mut state = self.state();
         let now = state.all.now();
-        let mut wakers = Vec::new();
-        state.timers.retain(|(at, waker)| {
-            let is_due = *at <= now;
-            if is_due {
-                wakers.push(waker.clone());
-            }
-            !is_due
-        });
+        let later = state.effects.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut state.effects, later);
+        let later = state.timers.split_off(&(now, u64::MAX));
+        let wakers = std::mem::replace(&mut state.timers, later);
         let mut arrived = Vec::new();
         let State { posts, inboxes, nodes, .. } = &mut *state;
         for ((_, to), posts) in posts.iter_mut() {
@@ -152,16 +191,23 @@ impl Cloud {
         }
         state.posts.retain(|_, posts| !posts.is_empty());
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        due.into_values().for_each(|effect| effect());
+        wakers.into_values().for_each(Waker::wake);
         arrived.into_iter().for_each(|(inbox, post)| inbox(post));
     }
 }
 
 impl State {
     /// A moment from now, up to the longest.
-    fn due(&mut self) -> Duration {
-        let micros = self.late.as_micros() as usize;
-        self.all.now() + Duration::from_micros(self.random.below(micros + 1) as u64)
+    fn due(&mut self, node: usize, longest: Duration) -> Duration {
+        let micros = longest.as_micros() as usize;
+        let now = self.all.now().max(self.nodes[node].held_until);
+        now + Duration::from_micros(self.random.below(micros + 1) as u64)
+    }
+
+    fn has_effect(&mut self, at: Duration, effect: Effect) {
+        self.number += 1;
+        self.effects.insert((at, self.number), effect);
     }
 
     fn fails(&self, node: usize) -> bool {
@@ -182,13 +228,50 @@ impl Access {
         self.cloud.state().nodes[self.node].cut_until = until;
     }
 
+    /// It stops, with what it does now on its way: others see that then.
+    pub fn hold(&self, until: Duration) {
+        self.cloud.state().nodes[self.node].held_until = until;
+    }
+
+    /// Has something done at the store, now or later, and hears of it then, unless the process is no more.
+    pub fn at_store<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (now, there, back) = {
+            let mut state = self.cloud.state();
+            let late = state.store_late;
+            let there = state.due(self.node, late);
+            let micros = late.as_micros() as usize;
+            let back = there + Duration::from_micros(state.random.below(micros + 1) as u64);
+            state.counts.calls += 1;
+            (state.all.now(), there, back)
+        };
+        if there <= now && back <= now {
+            return Box::pin(ready(call()));
+        }
+        let answer = Arc::new(Mutex::new(None));
+        let place = Arc::clone(&answer);
+        let effect = move || *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(call());
+        self.cloud.state().has_effect(there, Box::new(effect));
+        let cloud = self.cloud.clone();
+        Box::pin(async move {
+            Self::sleep_until(cloud, back).await;
+            let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            answer.unwrap_or_else(|| Err(StoreError::failed("it was not asked")))
+        })
+    }
+
     async fn sleep_until(cloud: Cloud, at: Duration) {
+        let mut number = None;
         poll_fn(|cx| {
             let mut state = cloud.state();
             if state.all.now() >= at {
                 return Poll::Ready(());
             }
-            state.timers.push((at, cx.waker().clone()));
+            state.number += u64::from(number.is_none());
+            let number = *number.get_or_insert(state.number);
+            state.timers.insert((at, number), cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -200,7 +283,11 @@ impl Access {
         call: impl FnOnce(&MemoryEngine) -> EngineFuture<T> + Send + 'static,
     ) -> EngineFuture<T> {
         let (cloud, node) = (self.cloud.clone(), self.node);
-        let there = cloud.state().due();
+        let there = {
+            let mut state = cloud.state();
+            let late = state.late;
+            state.due(node, late)
+        };
         Box::pin(async move {
             Self::sleep_until(cloud.clone(), there).await;
             let (engine, fails) = {
@@ -208,7 +295,11 @@ impl Access {
                 (Arc::clone(&state.engine), state.fails(node))
             };
             let answer = if fails { None } else { Some(call(&engine).await) };
-            let back = cloud.state().due();
+            let back = {
+                let mut state = cloud.state();
+                let late = state.late;
+                state.due(node, late)
+            };
             Self::sleep_until(cloud.clone(), back).await;
             let fails = cloud.state().fails(node);
             answer.filter(|_| !fails).unwrap_or_else(|| Err(EngineError::new("no answer")))
@@ -241,19 +332,39 @@ impl Engine for Access {
 impl Posts for Access {
     fn post(&self, to: Incarnation, post: Arc<[u8]>) {
         let mut state = self.cloud.state();
-        if state.nodes[self.node].is_dead || state.nodes[self.node].cut_until > state.all.now() {
+        let now = state.all.now();
+        let is_cut = state.inboxes.get(&to).is_some_and(|(other, _)| {
+            state.cuts.get(&(self.node, *other)).is_some_and(|until| *until > now)
+        });
+        if is_cut || state.nodes[self.node].is_dead || state.nodes[self.node].cut_until > now {
             return;
         }
-        let (lost, due) = (state.lost, state.due());
+        (state.counts.posts, state.counts.bytes) =
+            (state.counts.posts + 1, state.counts.bytes + post.len());
+        let late = state.late;
+        let (lost, due) = (state.lost, state.due(self.node, late));
         if lost > 0 && state.random.chance(lost) {
             return;
         }
+        // Once more, maybe behind others.
         let again = lost > 0 && state.random.chance(lost);
+        let later = if state.random.chance(50) { Duration::ZERO } else { late * 2 };
         let queue = state.posts.entry((self.node, to)).or_default();
         let due = queue.back().map_or(due, |(last, _)| due.max(*last));
         queue.push_back((due, Arc::clone(&post)));
-        if again {
+        if again && later == Duration::ZERO {
             queue.push_back((due, post));
+        } else if again {
+            let inbox = state.inboxes.get(&to).map(|(node, inbox)| (*node, Arc::clone(inbox)));
+            let (cloud, effect_at) = (self.cloud.clone(), due + later);
+            if let Some((node, inbox)) = inbox {
+                let effect = move || {
+                    if !cloud.state().nodes[node].is_dead {
+                        inbox(post);
+                    }
+                };
+                state.has_effect(effect_at, Box::new(effect));
+            }
         }
     }
 

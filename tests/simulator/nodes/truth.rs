@@ -1,8 +1,9 @@
 //! What clients may expect of several nodes, whatever happens to these: the fate of each message.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use crate::device::{Sent, Witness};
+use super::super::device::{Sent, Witness};
 
 /// A message, and all that clients know of it.
 struct Fate {
@@ -26,7 +27,16 @@ struct Receipt {
     at: u64,
 }
 
-/// An oracle that knows nothing of nodes but when one of them died.
+/// A session of a client, as others see it.
+#[derive(Default)]
+struct Seen {
+    /// How often it may have ended so far.
+    ends: usize,
+    /// By whom an end of it was seen, and how often.
+    told: BTreeMap<usize, usize>,
+}
+
+/// An oracle that knows nothing of nodes but whose accounts were lost with one, and when.
 #[derive(Default)]
 pub struct Truth {
     messages: BTreeMap<String, Fate>,
@@ -36,21 +46,128 @@ pub struct Truth {
     unclean: BTreeMap<(usize, u32), u64>,
     /// The last message of a sender's session to a full JID, by who received it.
     last: HashMap<(usize, u32, usize, u32), u32>,
-    /// When nodes died that had not left: killed or fenced.
-    deaths: Vec<u64>,
+    /// When what an account had in memory was lost: its home was killed, or fenced.
+    losses: BTreeMap<String, u64>,
+    /// By full JID.
+    seen: BTreeMap<String, Seen>,
+    /// Since when a device has no transport, for all that it knows.
+    away: BTreeMap<usize, Duration>,
+    /// Whose account a device is of, and since which step it has its session.
+    owners: BTreeMap<usize, &'static str>,
+    since: BTreeMap<usize, u64>,
+    /// Those that have said they are about to close their stream.
+    closing: BTreeSet<usize>,
+    /// Those that have left a login on its way, which may replace what they have begun since.
+    haunted: BTreeSet<usize>,
+    /// For how long a session is certainly kept, and is certainly not told to be gone.
+    pub keeps: Duration,
+    /// Any loss of a transport may end a session: another one takes its place among those that are kept.
+    pub is_crowded: bool,
+    pub now: Duration,
+    pub resumed: usize,
+    pub refused: usize,
     pub step: u64,
     pub jids: BTreeMap<usize, Option<String>>,
     pub violations: Vec<String>,
 }
 
 impl Truth {
-    /// A node has died, with all that it had in memory.
-    pub fn died(&mut self) {
-        self.deaths.push(self.step);
+    /// What these accounts had in memory is lost.
+    pub fn lost(&mut self, accounts: &[&str]) {
+        for jid in self.jids.values().flatten() {
+            if !self.seen.contains_key(jid) {
+                self.seen.insert(jid.clone(), Seen::default());
+            }
+        }
+        for account in accounts {
+            if self.losses.insert((*account).to_owned(), self.step) == Some(self.step) {
+                continue;
+            }
+            for (jid, seen) in &mut self.seen {
+                seen.ends += usize::from(account_of(jid) == *account);
+            }
+        }
     }
 
-    fn died_since(&self, step: u64) -> bool {
-        self.deaths.last().is_some_and(|last| *last >= step)
+    /// Whether anything of one of these was lost since.
+    fn lost_since<'a>(&self, step: u64, accounts: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut losses = accounts.into_iter().filter_map(|account| self.losses.get(account));
+        losses.any(|last| *last >= step)
+    }
+
+    fn excuses(&self, fate: &Fate) -> bool {
+        let sender = self.owners.get(&fate.sender).copied().unwrap_or_default();
+        self.lost_since(fate.at, [sender, account_of(&fate.to)])
+    }
+
+    pub fn is_of(&mut self, device: usize, account: &'static str) {
+        self.owners.insert(device, account);
+    }
+
+    /// The session of a device may be told to be gone from now on, once more.
+    pub fn ended(&mut self, device: usize) {
+        if let Some(jid) = self.jids.get(&device).cloned().flatten() {
+            self.seen.entry(jid).or_default().ends += 1;
+        }
+    }
+
+    /// A device closes its stream, which the server may read or not.
+    pub fn closes(&mut self, device: usize) {
+        self.ended(device);
+        self.closing.insert(device);
+    }
+
+    pub fn is_closing(&self, device: usize) -> bool {
+        self.closing.contains(&device) || self.haunted.contains(&device)
+    }
+
+    pub fn is_haunted(&mut self, device: usize) {
+        self.haunted.insert(device);
+    }
+
+    /// A device has lost its transport.
+    pub fn away(&mut self, device: usize) {
+        if self.is_crowded {
+            self.ended(device);
+        }
+        let now = self.now;
+        self.away.entry(device).or_insert(now);
+    }
+
+    fn was_away(&self, device: usize) -> Duration {
+        self.away.get(&device).map_or(Duration::ZERO, |since| self.now.saturating_sub(*since))
+    }
+
+    /// It has one again.
+    pub fn back(&mut self, device: usize) {
+        if self.was_away(device) >= self.keeps {
+            self.ended(device);
+        }
+    }
+
+    /// A device sees an end.
+    pub fn sees_end(&mut self, device: usize, jid: &str) {
+        let is_away = |(other, own): (&usize, &Option<String>)| {
+            let may_be_over = self.haunted.contains(other) || self.was_away(*other) >= self.keeps;
+            own.as_deref() == Some(jid) && may_be_over
+        };
+        let away = self.jids.iter().filter(|(other, own)| is_away((*other, *own))).count();
+        let seen = self.seen.entry(jid.to_owned()).or_default();
+        let told = seen.told.entry(device).or_default();
+        *told += 1;
+        if *told > seen.ends + away {
+            let (told, ends) = (*told, seen.ends);
+            self.violations.push(format!("device {device} is told {told} ends of {jid} of {ends}"));
+        }
+    }
+
+    /// A device has a session, and knows nothing yet: what it is told now may have been said a little before.
+    fn begins(&mut self, device: usize) {
+        for seen in self.seen.values_mut() {
+            let told = seen.told.entry(device).or_default();
+            *told = (*told).max(seen.ends.saturating_sub(2));
+        }
+        self.since.insert(device, self.step);
     }
 
     fn epoch(&self, device: usize) -> u32 {
@@ -62,12 +179,12 @@ impl Truth {
         let mut wrong = Vec::new();
         for (id, fate) in &self.messages {
             let is_received = !fate.receipts.is_empty();
-            if is_received && fate.errors > 0 && !self.died_since(fate.at) {
+            if is_received && fate.errors > 0 && !self.excuses(fate) {
                 wrong.push(format!("{id}: delivered and bounced"));
             }
             // An error for a session that is over is nobody's.
             let is_nobodys = fate.may_bounce && self.epoch(fate.sender) != fate.epoch;
-            let is_excused = fate.errors > 0 || is_nobodys || self.died_since(fate.at);
+            let is_excused = fate.errors > 0 || is_nobodys || self.excuses(fate);
             if !is_received && fate.certain && !is_excused {
                 wrong.push(format!("{id} to {}: lost", fate.to));
             }
@@ -75,12 +192,16 @@ impl Truth {
         self.violations.extend(wrong);
     }
 
-    /// How many were sent, how many received, and how many of these twice.
+    /// How many were sent, how many received, and how many of these more than once by a client.
     pub fn messages(&self) -> (usize, usize, usize) {
-        let received = |at_least| {
-            self.messages.values().filter(|fate| fate.receipts.len() >= at_least).count()
+        let is_repeated = |fate: &&Fate| {
+            let mut devices: Vec<_> = fate.receipts.iter().map(|receipt| receipt.device).collect();
+            devices.sort_unstable();
+            devices.windows(2).any(|two| two[0] == two[1])
         };
-        (self.messages.len(), received(1), received(2))
+        let received = self.messages.values().filter(|fate| !fate.receipts.is_empty());
+        let repeated = self.messages.values().filter(is_repeated);
+        (self.messages.len(), received.count(), repeated.count())
     }
 }
 
@@ -91,11 +212,15 @@ impl Witness for Truth {
 
     fn began(&mut self, device: usize) {
         *self.epochs.entry(device).or_default() += 1;
+        self.begins(device);
+        self.away.remove(&device);
+        self.closing.remove(&device);
     }
 
     fn left(&mut self, device: usize) {
         let epoch = self.epoch(device);
         self.unclean.insert((device, epoch), self.step);
+        self.ended(device);
     }
 
     fn sent(&mut self, id: &str, sent: Sent, to: &str, may_bounce: bool) {
@@ -113,7 +238,7 @@ impl Witness for Truth {
         self.messages.insert(id.to_owned(), fate);
     }
 
-    fn sent_again(&mut self, id: &str, _stream: crate::order::Stream) {
+    fn sent_again(&mut self, id: &str, _stream: super::super::device::Stream) {
         if let Some(fate) = self.messages.get_mut(id) {
             fate.epoch = self.epochs.get(&fate.sender).copied().unwrap_or_default();
         }
@@ -130,7 +255,7 @@ impl Witness for Truth {
         let Some(fate) = self.messages.get(id) else {
             return self.blame(format!("{id}: nobody sent it"));
         };
-        let excused = self.died_since(fate.at);
+        let excused = self.excuses(fate);
         // What is for the account comes to each of its devices that is to have it.
         for before in fate.receipts.iter().filter(|before| before.device == device) {
             let is_left = self
@@ -163,16 +288,46 @@ impl Witness for Truth {
             return self.blame(format!("{id}: an error for what nobody sent"));
         };
         fate.errors += 1;
-        let (errors, may_bounce, at) = (fate.errors, fate.may_bounce, fate.at);
-        if (errors > 1 || !may_bounce) && !self.died_since(at) {
+        let errors = fate.errors;
+        if let Some(fate) = self.messages.get(id)
+            && (errors > 1 || !fate.may_bounce)
+            && !self.excuses(fate)
+        {
             self.blame(format!("{id}: bounced, {errors} times by now"));
         }
     }
 
     fn acknowledged(&mut self, _session: usize, _h: u32) {}
 
+    fn resumed(&mut self, device: usize, is_resumed: bool) {
+        let count = if is_resumed { &mut self.resumed } else { &mut self.refused };
+        *count += 1;
+        let away = self.was_away(device);
+        self.away.remove(&device);
+        let was_closing = self.is_closing(device);
+        self.closing.remove(&device);
+        let owner = self.owners.get(&device).copied().unwrap_or_default();
+        let since = self.since.get(&device).copied().unwrap_or_default();
+        let is_lost = was_closing || self.is_crowded || self.lost_since(since, [owner]);
+        if !is_resumed && !is_lost && away < self.keeps {
+            self.blame(format!("device {device}: its session is gone after {away:?}"));
+        }
+    }
+
+    fn replaced(&mut self, device: usize) {
+        self.closes(device);
+    }
+
+    fn unavailable(&mut self, device: usize, jid: &str) {
+        self.sees_end(device, jid);
+    }
+
     /// Clients may not see each other's crossing presence.
     fn has_crossed(&self, _session: usize, _jid: &str) -> bool {
         true
     }
+}
+
+fn account_of(jid: &str) -> &str {
+    jid.split('@').next().unwrap_or_default()
 }

@@ -53,29 +53,30 @@ impl<C: SharedConnection> Candidates<C> {
         self.0.iter().filter(|(_, standing)| standing.is_available())
     }
 
-    /// Those that a decision for delivery means.
-    fn chosen(
-        self,
-        decision: MessageDecision,
-        matching: Option<usize>,
-    ) -> impl Iterator<Item = SessionHandle<C>> {
+    /// Leaves those that a decision for delivery means.
+    fn choose(&mut self, decision: MessageDecision, matching: Option<usize>) {
         let facts = |(session, standing): &Candidate<C>| (standing.priority(), session.is_live());
-        let top = (decision == MessageDecision::Top)
-            .then(|| Top::choose(self.available().map(facts)))
-            .flatten();
-        let is_chosen = move |at: usize, candidate: &Candidate<C>| {
-            let (session, standing) = candidate;
-            match decision {
-                MessageDecision::Addressed => matching == Some(at),
-                MessageDecision::Top => {
-                    standing.is_available()
-                        && top.is_some_and(|t| t.takes(standing.priority(), session.is_live()))
+        match decision {
+            MessageDecision::Addressed => match matching {
+                Some(at) if at < self.0.len() => {
+                    self.0.swap(0, at);
+                    self.0.truncate(1);
                 }
-                _ => standing.is_available() && standing.priority() >= 0,
+                _ => self.0.clear(),
+            },
+            MessageDecision::Top => {
+                let top = Top::choose(self.available().map(facts));
+                let Some(top) = top else { return self.0.clear() };
+                self.0.retain(|(session, standing)| {
+                    let priority = standing.priority();
+                    // Most share the highest, and need not be looked at once more.
+                    let takes =
+                        || top.takes(priority, false) || top.takes(priority, session.is_live());
+                    standing.is_available() && takes()
+                });
             }
-        };
-        let all = self.0.into_iter().enumerate();
-        all.filter_map(move |(at, one)| is_chosen(at, &one).then_some(one.0))
+            _ => self.0.retain(|(_, standing)| standing.is_available() && standing.priority() >= 0),
+        }
     }
 }
 
@@ -109,7 +110,7 @@ impl<C: SharedConnection> Core<C> {
         let stanza = stamped.as_ref().unwrap_or(stanza);
         let mut skipped = Skipped::default();
         loop {
-            let candidates = self.candidates(to, &skipped);
+            let mut candidates = self.candidates(to, &skipped);
             // Others may get it by a carbon copy.
             let shares = candidates.0.len() > 1
                 || (overtakes != Overtakes::Nothing && self.wants.has_any(Wants::OUTCOMES));
@@ -134,7 +135,10 @@ impl<C: SharedConnection> Core<C> {
                 MessageDecision::Offline => return Handoff::Store,
             }
             let mut reached = Reached::new();
-            for session in candidates.chosen(decision, matching) {
+            candidates.choose(decision, matching);
+            // In their order.
+            candidates.0.reverse();
+            while let Some((session, _)) = candidates.0.pop() {
                 match self.give_copy(&session, stanza, copies.as_ref(), since) {
                     Ok(()) => reached.push(session),
                     Err(why) => {

@@ -20,6 +20,7 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Self {
         let Adoption { account, peer, secure, times, .. } = adoption;
         let mut driver = Self::behind(core, connection, &account, peer, secure);
+        driver.is_local = adoption.is_local;
         driver.place().adopted(&account, adoption.bar);
         let now = driver.core.environment.now();
         driver.set_deadline(times.negotiation_left);

@@ -64,6 +64,7 @@ impl<C: SharedConnection> Driver<C> {
             framing: self.connection.framing(),
             secure: negotiating.secure,
             is_guest: self.is_guest(&account),
+            is_local: self.is_local,
             mechanism: negotiating.mechanism,
             bind_failures: negotiating.bind_failures,
             bar,
@@ -101,6 +102,19 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// The way to its home.
+    pub(in crate::server) fn line(&self) -> Option<Arc<Line<C>>> {
+        self.away().map(|away| Arc::clone(&away.line))
+    }
+
+    /// Ends the stream as the client's close tag does; `false` where it is here.
+    pub(in super::super) fn hang_up_away(&mut self) -> bool {
+        let Some(line) = self.line() else { return false };
+        line.hang_up();
+        self.finish(Close::Abort);
+        true
+    }
+
     pub(in super::super) fn is_away(&self) -> bool {
         self.away().is_some()
     }
@@ -116,8 +130,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Whether it has a session elsewhere.
-    #[cfg(feature = "threads")]
-    pub(in super::super) fn is_bound_away(&self) -> bool {
+    pub(in crate::server) fn is_bound_away(&self) -> bool {
         self.away().is_some_and(|away| away.is_bound)
     }
 

@@ -25,6 +25,13 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Self {
         let mut driver = Self::behind(core, connection, &account, PeerAddress::UNKNOWN, true);
         driver.is_local = true;
+        #[cfg(feature = "cluster")]
+        if let Some(edges) = driver.core.edges.get().cloned() {
+            // NODE-12
+            driver.logged_in(&account);
+            driver.go_away(&edges, account, None);
+            return driver;
+        }
         if driver.become_account(account) {
             driver.parser.authenticated(&driver.core.limits.stream);
         } else {

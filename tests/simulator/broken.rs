@@ -1,0 +1,56 @@
+//! The worlds of several nodes inside the library, where a test may break a node on purpose
+//! (docs/simulator.md).
+//!
+//! `SEEDS=100 cargo test --release --features cluster --lib node_every_break_is_searched -- --ignored --nocapture`
+
+mod cast;
+mod device;
+mod nodes;
+mod random;
+mod splitter;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nodes::{Weather, World};
+
+use crate::server::breaks::Break;
+
+/// Steps of one conversation.
+const STEPS: u64 = 600;
+
+/// A world in which each is noticed.
+const SEEDS: &[(Break, Weather, u64)] = &[];
+
+/// What is wrong in a world whose nodes are broken so.
+fn wrong(broken: Option<Break>, weather: Weather, seed: u64) -> Option<String> {
+    Break::make(broken);
+    let run = || {
+        let mut world = World::new(seed, weather, false);
+        world.run(STEPS);
+        world.truth.violations.first().cloned()
+    };
+    let wrong = catch_unwind(AssertUnwindSafe(run));
+    Break::make(None);
+    wrong.unwrap_or_else(|_| Some("it panics".to_owned()))
+}
+
+#[test]
+fn node_every_break_is_noticed() {
+    for (broken, weather, seed) in SEEDS.iter().copied() {
+        assert!(wrong(Some(broken), weather, seed).is_some(), "{broken:?} in {weather:?} {seed}");
+        assert_eq!(wrong(None, weather, seed), None, "{weather:?} {seed}");
+    }
+}
+
+#[test]
+#[ignore = "searches for seeds"]
+fn node_every_break_is_searched() {
+    let seeds = std::env::var("SEEDS").map_or(50, |text| text.parse().expect("a number"));
+    for broken in Break::ALL.iter().copied() {
+        for weather in [Weather::Calm, Weather::Storm] {
+            let found =
+                (0..seeds).find_map(|seed| Some((seed, wrong(Some(broken), weather, seed)?)));
+            println!("{broken:?}, {weather:?}: {found:?}");
+        }
+    }
+}
