@@ -199,12 +199,17 @@ impl Nodes {
 
     /// A client that has opened its stream.
     pub fn connect(&self, node: &Node) -> Client {
+        self.connect_with(node, OPEN)
+    }
+
+    /// The same, with this header.
+    pub fn connect_with(&self, node: &Node, open: &str) -> Client {
         let recorder = Recorder::new();
         let driver = node.server.accept(recorder.clone(), Transport::new().secure(true));
         let driver = Rc::new(RefCell::new(Some(driver)));
         let client = Client { node: node.clone(), driver, recorder };
         self.clients.borrow_mut().push(client.clone());
-        self.say(&client, OPEN);
+        self.say(&client, open);
         client
     }
 
