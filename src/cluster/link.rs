@@ -195,7 +195,8 @@ impl Link {
         if self.unsent == 0 && !is_due {
             return None;
         }
-        if self.unsent > 0 {
+        // What is new says nothing of what has had no answer before.
+        if self.unsent > 0 && self.unsent >= self.waiting.len() {
             self.sent_at = now;
         }
         (self.owes, self.owes_since, self.unanswered) = (Owes::Nothing, None, 0);
@@ -217,7 +218,8 @@ impl Link {
 
     /// When what has no answer is sent again.
     pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| self.sent_at + resend)
+        let since = self.waits_since.map_or(self.sent_at, |since| since.max(self.sent_at));
+        (!self.waiting.is_empty()).then(|| since + resend)
     }
 
     /// When what has come is answered at the latest.
