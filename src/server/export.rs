@@ -14,8 +14,9 @@ use super::driver::export::Moving;
 use super::guests::Lodger;
 use crate::connection::{Close, SharedConnection};
 use crate::packed::{Reader, Writer};
-use crate::session::{HostCode, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
+use crate::session::{HostCode, Item, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
 use crate::store::{ClientKey, OfflineId};
+use crate::xep::acknowledgement;
 
 /// The first byte: a node of another version does not understand what follows.
 const VERSION: u8 = 1;
@@ -163,6 +164,11 @@ impl<C: SharedConnection> Core<C> {
             // One without a stream that goes on is lost, and dropped here.
             let leg = legs.remove(&id).filter(|_| !broken!(LegsStay));
             if let Some(Leg { line, driver, .. }) = leg {
+                let handle = session.handle();
+                for handled in handle.owed() {
+                    let answer = acknowledgement(handled);
+                    let _gone = handle.send_item(&Item::element(answer.as_bytes()));
+                }
                 let driver = Driver::moved(Arc::clone(self), session, driver);
                 going_on.push(Leg { session: id, line, driver });
             }
