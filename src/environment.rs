@@ -148,6 +148,8 @@ pub struct Virtual {
 
 struct VirtualState {
     now: Duration,
+    /// How far the time of day was set back.
+    behind: Duration,
     seed: u64,
 }
 
@@ -155,12 +157,19 @@ impl Virtual {
     /// A world at time zero whose random numbers follow from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { state: Mutex::new(VirtualState { now: Duration::ZERO, seed }) }
+        Self {
+            state: Mutex::new(VirtualState { now: Duration::ZERO, behind: Duration::ZERO, seed }),
+        }
     }
 
     /// Moves both clocks on by `time`.
     pub fn advance(&self, time: Duration) {
         self.state.lock().now += time;
+    }
+
+    /// Sets the time of day back by `time`, as whoever has a machine may; monotonic time goes on.
+    pub fn set_back(&self, time: Duration) {
+        self.state.lock().behind += time;
     }
 }
 
@@ -175,9 +184,10 @@ impl Environment for Virtual {
         self.state.lock().now
     }
 
-    /// 2026-01-01T00:00:00Z plus the monotonic time.
+    /// 2026-01-01T00:00:00Z plus the monotonic time, less what it was [set back](Virtual::set_back) by.
     fn utc(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + self.now()
+        let state = self.state.lock();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + state.now - state.behind
     }
 
     fn random(&self, out: &mut [u8]) {

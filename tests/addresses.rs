@@ -319,7 +319,7 @@ fn jid_6_items_from_before_are_shown_and_can_be_removed() {
     world.friends("juliet", "romeo");
     let romeo = world.online("romeo", "r");
     let juliet = world.online("juliet", "r");
-    assert_eq!(world.server().metrics().unread, 4, "two accounts");
+    assert_eq!(world.metrics().unread, 4, "two accounts");
     assert_eq!(romeo.received().len(), 1, "juliet's presence, once");
     let mut shown = listed(&juliet, ROSTER);
     assert_eq!(shown.iter().filter(|jid| STRAYS.contains(&&***jid)).count(), STRAYS.len());

@@ -209,7 +209,7 @@ fn bind_7_data_that_comes_too_late() {
     world.settle();
     assert_eq!(sessions(&world), 0, "bound after the error");
     assert_eq!(client.ask(&bind("orchard")), [result("romeo@example.com/orchard")]);
-    assert_eq!(world.server().metrics().jobs, 0);
+    assert_eq!(world.metrics().jobs, 0);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn bind_10_five_failed_binds() {
             [refusal("cancel", "conflict"), stream_error("policy-violation"), CLOSE.to_owned()];
         assert_eq!(last, expected, "{setting}");
         assert_eq!(client.ask(&bind("garden")), [""; 0]);
-        assert!(world.server().metrics().limits.contains(&(Limit::Retries, 1)));
+        assert!(world.metrics().limits.contains(&(Limit::Retries, 1)));
     }
 }
 
@@ -407,7 +407,7 @@ fn destroy_10_a_transport_lost_during_its_bind_binds_nothing() {
         }
         world.settle();
         assert_eq!(sessions(&world), 0, "{lost_by}");
-        assert_eq!(world.server().metrics().jobs, 0, "{lost_by}");
+        assert_eq!(world.metrics().jobs, 0, "{lost_by}");
     }
 }
 
@@ -434,7 +434,7 @@ fn destroy_10_a_lost_bind_replaces_nobody() {
 fn destroy_11_what_never_bound_leaves_nothing() {
     let world = World::new();
     let juliet = world.online("juliet", "balcony");
-    let before = world.server().metrics();
+    let before = world.metrics();
     for _ in 0..50 {
         let client = world.connect();
         client.open();
@@ -445,7 +445,7 @@ fn destroy_11_what_never_bound_leaves_nothing() {
         client.send(CLOSE);
         client.lose();
     }
-    let after = world.server().metrics();
+    let after = world.metrics();
     assert_eq!(after.sessions, before.sessions);
     assert_eq!((after.unauthenticated, after.jobs), (0, 0));
     assert_eq!(juliet.received(), [""; 0]);

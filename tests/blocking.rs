@@ -768,7 +768,7 @@ fn block_11_what_an_ended_session_did_not_write_ends_in_silence() {
     let (tybalt, juliet) = (world.client("tybalt", "street"), world.client("juliet", "x"));
     let (orchard, desk) = (world.online("romeo", "orchard"), world.client("romeo", "desk"));
     let _seen = (orchard.received(), desk.received());
-    let (registry, session) = (world.server().registry().clone(), orchard.session());
+    let (registry, session) = (world.home_of("romeo").registry().clone(), orchard.session());
     let (other, blocker, mate) = (tybalt.clone(), desk.clone(), juliet.clone());
     let recorder = orchard.recorder().clone();
     orchard.recorder().on_send(move |text| {
@@ -966,7 +966,7 @@ fn block_7_a_session_that_goes_while_it_is_blocked_is_seen_to_go() {
         let (tybalt, paris) = (world.online("tybalt", "street"), world.online("paris", "hall"));
         phone.send("<presence to='paris@example.com/hall'/>");
         let _before = (tybalt.received(), paris.received(), list(&desk));
-        let (session, registry) = (phone.session(), world.server().registry().clone());
+        let (session, registry) = (phone.session(), world.home_of("romeo").registry().clone());
         let other = phone.clone();
         desk.recorder().on_send(move |text| {
             // The account hides by now, and nobody has been told yet.

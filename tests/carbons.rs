@@ -344,10 +344,10 @@ impl Routed for World {
     /// The condition that an iq from another domain is answered with.
     fn routed_answer(&self, iq: &str) -> &'static str {
         let request = canonicalise(iq.as_bytes()).unwrap();
-        let before = self.server().metrics().stanza_errors;
+        let before = self.metrics().stanza_errors;
         self.server().send(request);
         self.settle();
-        let after = self.server().metrics().stanza_errors;
+        let after = self.metrics().stanza_errors;
         let new = after.iter().find(|(condition, count)| !before.contains(&(*condition, *count)));
         new.map_or("none", |(condition, _)| condition.as_str())
     }

@@ -107,7 +107,7 @@ fn external_1_the_session_is_the_certificates() {
     open(&client, "example.com");
     client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert!(client.jid().starts_with("romeo@example.com/"), "{}", client.jid());
-    let logins = world.server().metrics().logins;
+    let logins = world.metrics().logins;
     assert_eq!(logins, [(Mechanism::External, 1)]);
 }
 
@@ -313,7 +313,7 @@ fn external_1_no_more_than_16_accounts_are_looked_up() {
     let world = World::new();
     let names: Vec<_> = (0..40).map(|n| format!("user{n}@example.com")).collect();
     let calls = || {
-        let metrics = world.server().metrics();
+        let metrics = world.metrics();
         metrics.store_calls.iter().map(|(_, calls)| calls.count()).sum::<u64>()
     };
     let before = calls();

@@ -4,7 +4,7 @@ use crate::common::{contacts, wire};
 use std::time::Duration;
 
 use contacts::{Remote, interested};
-use wire::{Client, World};
+use wire::{Client, World, elements};
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{Limits, RouteError};
 
@@ -84,8 +84,12 @@ fn pres_3_initial_presence_in_its_order() {
     let nurse = world.online("nurse", "house");
     let _before = (other.received(), nurse.received(), remote.routed());
     let romeo = world.client("romeo", "orchard");
-    let mine =
+    let mut mine =
         romeo.ask("<presence id='i'><status>Hi</status><x xmlns='urn:example:x'/></presence>");
+    if world.is_several() {
+        // Contacts at other nodes have to be asked (NODE-15).
+        mine[1..].reverse();
+    }
     let copy = |to: &str| {
         format!(
             "<presence from='{ORCHARD}' to='{to}' id='i'><status>Hi</status><x xmlns='urn:example:x'/></presence>"
@@ -136,11 +140,15 @@ fn pres_3_requests_then_reminders_then_messages() {
     let _before = remote.routed();
     let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let (client, network) = (log.clone(), log.clone());
-    romeo.recorder().on_send(move |text| client.lock().unwrap().push(text.to_owned()));
+    romeo.recorder().on_send(move |text| client.lock().unwrap().extend(elements(text)));
     remote.on_route(move |text| network.lock().unwrap().push(text.to_owned()));
     romeo.send("<presence/>");
-    let log = log.lock().unwrap();
+    let mut log = log.lock().unwrap();
     assert_eq!(log.len(), 4, "{log:?}");
+    if world.is_several() {
+        // What the network gets comes from another node than what the client gets.
+        log[..3].rotate_left(1);
+    }
     assert_eq!(log[0], here(ORCHARD, ME));
     assert!(log[1].contains(THEM) && log[1].contains("'subscribe'"));
     assert!(log[2].contains("to='nurse@remote.example' type='subscribe'"));
@@ -646,7 +654,7 @@ mod ends {
             [Reason::Kicked, Reason::AccountRemoved, Reason::PasswordChanged, Reason::Expired];
         for reason in reasons {
             end(|world, romeo| {
-                let _ended = world.server().registry().destroy_session(&romeo.session(), reason);
+                let _ended = world.destroy(&romeo.session(), reason);
             });
         }
     }

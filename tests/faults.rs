@@ -39,8 +39,7 @@ impl Scene {
         // Host code: every look-up works within it, so no lock is held across it.
         let inner = world.clone();
         faulty.on_call(move || {
-            let registry = inner.server().registry();
-            for session in registry.iter() {
+            for session in inner.each() {
                 let _seen = (session.roster(), session.info(), session.available().is_some());
                 let _sent = session.send_item(&Item::element(b" "));
             }

@@ -2,7 +2,9 @@
 
 use crate::common::wire;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -87,7 +89,7 @@ fn guest(world: &World, source: u8) -> (Client, BareJid) {
 }
 
 fn exists(world: &World, jid: &BareJid) -> bool {
-    now(world.server().account(jid).roster()).is_ok()
+    world.run(world.server().account(jid).roster()).is_ok()
 }
 
 #[test]
@@ -152,7 +154,7 @@ fn guest_3_the_account_ends_with_its_transport() {
     client.lose();
     world.settle();
     assert!(!exists(world, &own), "no session waits for whom nobody can be again");
-    assert!(world.server().registry().iter().all(|session| session.jid().to_bare() != own));
+    assert!(world.each().all(|session| session.jid().to_bare() != own));
     let told = juliet.received().concat();
     assert!(told.contains("type='unavailable'") && told.contains("type='unsubscribed'"), "{told}");
     // One that never binds, one that says goodbye, one that is sent away.
@@ -248,7 +250,7 @@ fn guest_4_nothing_of_a_guest_gets_into_a_store() {
     let item = "<query xmlns='jabber:iq:roster'><item jid='romeo@example.com' name='R'/></query>";
     let answer = client.answer(&set("r", item));
     assert!(answer.contains("type='result'"), "{answer}");
-    let roster = now(world.server().account(&own).roster()).unwrap();
+    let roster = world.run(world.server().account(&own).roster()).unwrap();
     assert_eq!(roster.len(), 1, "it has a roster");
     assert!(now(hall.kept.load(&own)).unwrap().items.is_empty(), "that is kept nowhere");
     let block = "<block xmlns='urn:xmpp:blocking'><item jid='tybalt@example.com'/></block>";
@@ -271,7 +273,7 @@ fn guest_4_a_guest_and_an_account_are_friends_in_two_stores() {
     let world = &hall.world;
     let juliet = world.account("juliet");
     let (client, own) = guest(world, 1);
-    now(world.server().account(&juliet).befriend(&own)).unwrap();
+    world.run(world.server().account(&juliet).befriend(&own)).unwrap();
     let stored = now(hall.kept.load(&juliet)).unwrap();
     assert_eq!(stored.items.len(), 1);
     assert!(now(hall.kept.load(&own)).unwrap().items.is_empty());
@@ -337,9 +339,7 @@ fn limit_32_so_many_guests_are_let_in() {
     let three: Vec<_> = (0..3).map(|n| guest(world, n)).collect();
     let (fourth, _) = opened(world, 9);
     assert_eq!(fourth.ask(&auth("=")), [failure("temporary-auth-failure")]);
-    assert!(
-        world.server().metrics().limits.iter().any(|(limit, n)| *limit == Limit::Guests && *n == 1)
-    );
+    assert!(world.metrics().limits.iter().any(|(limit, n)| *limit == Limit::Guests && *n == 1));
     // Who is gone makes room.
     three[0].0.lose();
     world.settle();

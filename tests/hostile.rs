@@ -45,7 +45,7 @@ fn world() -> (World, Client) {
 /// Everything that counts is where it was: juliet's session and nothing else.
 fn assert_clean(world: &World, what: &dyn std::fmt::Debug) {
     world.settle();
-    let metrics = world.server().metrics();
+    let metrics = world.metrics();
     assert_eq!(metrics.unauthenticated, 0, "{what:?}");
     assert_eq!(metrics.sessions.sessions, 1, "{what:?}");
     assert_eq!(metrics.sessions.hibernating, 0, "{what:?}");
@@ -218,7 +218,7 @@ fn limit_1_slow_loris() {
         world.advance(SECOND);
     }
     assert!(loris.iter().all(|client| !client.is_connected()));
-    let limits = world.server().metrics().limits;
+    let limits = world.metrics().limits;
     assert!(limits.contains(&(Limit::Negotiation, 100)), "{limits:?}");
     assert_clean(&world, &"loris");
 }
@@ -350,7 +350,7 @@ fn run(start: usize, peer: Transport, ops: &[Op]) {
             Op::Waiting(bytes) => recorder.set_progress(*bytes, 0),
             Op::Kick => {
                 if let Some(session) = driver.as_ref().and_then(Driver::session) {
-                    world.server().registry().destroy_session(session, Reason::Kicked);
+                    world.destroy(session, Reason::Kicked);
                 }
             }
             Op::Drain => {
@@ -375,7 +375,7 @@ fn run(start: usize, peer: Transport, ops: &[Op]) {
     slow.set(Mode::Answer);
     world.settle();
     let _read = juliet.recorder().take();
-    let metrics = world.server().metrics();
+    let metrics = world.metrics();
     assert_eq!((metrics.unauthenticated, metrics.jobs), (0, 0));
     assert!(metrics.sessions.sessions <= 1 && metrics.sessions.hibernating == 0);
     // The server is none the worse for it.

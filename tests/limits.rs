@@ -27,7 +27,7 @@ fn violation() -> [String; 2] {
 
 /// How often a limit was reported to the host.
 fn hits(world: &World, id: &str) -> u64 {
-    let limits = world.server().metrics().limits;
+    let limits = world.metrics().limits;
     limits.into_iter().filter(|(limit, _)| limit.id() == id).map(|(_, count)| count).sum()
 }
 
@@ -86,7 +86,7 @@ fn limit_1_negotiation_has_sixty_seconds() {
     world.advance(2 * SECOND);
     assert!([&open, &authed, &between].iter().all(|client| !client.is_connected()));
     assert!(bound.is_connected());
-    assert_eq!(world.server().metrics().unauthenticated, 0);
+    assert_eq!(world.metrics().unauthenticated, 0);
 }
 
 #[test]
@@ -618,10 +618,7 @@ fn limit_23_the_close_handshake() {
     world.advance(SECOND);
     assert!(!client.is_connected());
     let client = world.client("romeo", "x");
-    world
-        .server()
-        .registry()
-        .destroy_session(&client.session(), xmpp_session::session::Reason::Closed);
+    world.destroy(&client.session(), xmpp_session::session::Reason::Closed);
     world.advance(6 * SECOND);
     assert!(client.is_connected());
     world.advance(SECOND);
@@ -676,7 +673,7 @@ fn limit_25_streams_before_authentication() {
     let other = world.accept(from("192.0.2.2"));
     other.open();
     assert_eq!(other.want(), Some(Want::Input));
-    assert_eq!(world.server().metrics().unauthenticated, 4);
+    assert_eq!(world.metrics().unauthenticated, 4);
     assert_eq!(hits(&world, "LIMIT-25"), 1);
     // Who is lost makes room, and what was said meanwhile is heard.
     one.lose();
@@ -686,7 +683,7 @@ fn limit_25_streams_before_authentication() {
     two.authenticate("romeo", PASSWORD);
     let last = world.accept(here());
     last.open();
-    assert_eq!((last.want(), world.server().metrics().unauthenticated), (None, 3));
+    assert_eq!((last.want(), world.metrics().unauthenticated), (None, 3));
     two.open();
     assert_eq!(last.want(), None);
     two.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
@@ -728,7 +725,7 @@ fn limit_25_silent_transports_of_many_sources_shut_nobody_out() {
             _ => world.connect(),
         };
     }
-    assert_eq!(world.server().metrics().unauthenticated, 100);
+    assert_eq!(world.metrics().unauthenticated, 100);
     // Nor do those that have come no further.
     for n in 0..100 {
         let idle = world.accept(from(&format!("203.0.113.{}", n / 2)));
@@ -864,7 +861,7 @@ fn limit_25_the_whole_server_yields_to_other_sources() {
         assert_eq!(idle.iter().filter(|client| client.is_connected()).count(), 5);
         greedy.iter().chain(&idle).chain([&modest]).for_each(Client::lose);
     }
-    assert_eq!(world.server().metrics().unauthenticated, 0);
+    assert_eq!(world.metrics().unauthenticated, 0);
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn fail(world: &World, peer: &Transport) {
 }
 
 fn hits(world: &World) -> u64 {
-    let limits = world.server().metrics().limits;
+    let limits = world.metrics().limits;
     limits
         .into_iter()
         .find(|(limit, _)| *limit == Limit::FailedLogins)

@@ -84,7 +84,7 @@ fn say_from_elsewhere(world: &World, numbers: impl IntoIterator<Item = u32>) {
 
 /// Ends all sessions at once, and leaves what they leave to the world.
 fn shut_down(world: &World) {
-    let mut shutdown = Box::pin(world.server().shutdown(Shutdown::new()));
+    let mut shutdown = Box::pin(world.shutdown(Shutdown::new));
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     let _pending = shutdown.as_mut().poll(cx);
 }

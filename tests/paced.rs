@@ -92,7 +92,7 @@ fn numbers(stanzas: &[String]) -> Vec<usize> {
 }
 
 fn bytes_waiting(world: &World) -> usize {
-    world.server().registry().iter().map(|session| session.info().bytes_waiting).sum()
+    world.each().map(|session| session.info().bytes_waiting).sum()
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn limit_10_requests_are_not_given_again_and_again() {
     }
     assert!(most > LIMIT && most < LIMIT + 10 * 2500, "{most}");
     assert!(!romeo.client.is_connected());
-    let sessions = world.server().registry().iter();
+    let sessions = world.each();
     let romeos = sessions.filter(|session| session.jid().node().unwrap().as_str() == "romeo");
     assert_eq!(romeos.count(), 1, "it may come back");
 }

@@ -701,7 +701,7 @@ fn reg_9_who_has_invited_is_the_first_contact() {
     assert!(done(&client.answer(&set("juliet", "x"))));
     let pushed = romeo.received().concat();
     assert!(pushed.contains("jid='juliet@example.com'") && pushed.contains("both"), "{pushed}");
-    let roster = now(world.server().account(&jid("juliet")).roster()).unwrap();
+    let roster = world.run(world.server().account(&jid("juliet")).roster()).unwrap();
     let item = roster.get("romeo@example.com").map(|item| item.subscription());
     assert_eq!(item, Some(Subscription::Both));
 }
@@ -774,7 +774,7 @@ fn limit_33_a_source_makes_so_many_accounts() {
     assert!(is_asked(&attempt(2, "admin")));
     world.advance(Duration::from_secs(60));
     assert!(is_asked(&attempt(1, "admin")));
-    let counted = world.server().metrics().limits;
+    let counted = world.metrics().limits;
     assert!(counted.iter().any(|(limit, count)| *limit == Limit::Strangers && *count == 1));
     // Those whose source nobody names are one.
     let unnamed = |name: &str| {
@@ -861,25 +861,25 @@ fn reg_1_an_extension_answers_clients_that_have_not_authenticated() {
 fn reg_4_the_host_makes_accounts_the_same_way() {
     let world = World::new();
     let account = world.server().account(&jid("juliet"));
-    now(account.create("r0m30")).unwrap();
-    assert!(matches!(now(account.create("x")), Err(AccountError::Exists)));
+    world.run(account.create("r0m30")).unwrap();
+    assert!(matches!(world.run(account.create("x")), Err(AccountError::Exists)));
     assert!(matches!(
-        now(world.server().account(&jid("romeo")).create("")),
+        world.run(world.server().account(&jid("romeo")).create("")),
         Err(AccountError::Password(_))
     ));
     let elsewhere = BareJid::new("juliet@example.org").unwrap();
     assert!(matches!(
-        now(world.server().account(&elsewhere).create("x")),
+        world.run(world.server().account(&elsewhere).create("x")),
         Err(AccountError::InvalidAddress)
     ));
     let (client, _) = opened(&world);
     assert!(logs_in(&client, "juliet", "r0m30"));
-    now(account.set_password("t1b4lt", None)).unwrap();
+    world.run(account.set_password("t1b4lt", None)).unwrap();
     world.settle();
     assert!(client.received().concat().contains("<reset "));
     assert!(logs_in(&opened(&world).0, "juliet", "t1b4lt"));
     assert!(matches!(
-        now(world.server().account(&jid("romeo")).set_password("x", None)),
+        world.run(world.server().account(&jid("romeo")).set_password("x", None)),
         Err(AccountError::NoAccount)
     ));
 }

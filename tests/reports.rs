@@ -150,7 +150,7 @@ fn fault_1_a_failed_login_says_why_who_and_from_where() {
         client.lose();
         world.advance(30 * SECOND);
     }
-    let counted = world.server().metrics().login_failures;
+    let counted = world.metrics().login_failures;
     assert_eq!(counted.iter().map(|(_, count)| count).sum::<u64>(), 10);
     assert!(counted.contains(&((Some(Plain), SaslError::NotAuthorized), 2)));
 }
@@ -648,7 +648,7 @@ fn fault_5_a_flood_is_told_in_part_and_counted_whole() {
     world.advance(60 * SECOND);
     (0..100).for_each(|_| fail(PEER));
     assert_eq!(told.only("login").len(), 20, "as before");
-    let counted = world.server().metrics().faults;
+    let counted = world.metrics().faults;
     assert_eq!(counted, [("login", 100 + 1 + 20 + 1 + 100)]);
 }
 
@@ -686,7 +686,7 @@ fn fault_6_the_hook_may_panic_and_call_back() {
     fail();
     assert_eq!(told.only("login").len(), 2, "a panic in it is its own affair");
     *server.lock().unwrap() = None;
-    let faults = world.server().metrics().faults;
+    let faults = world.metrics().faults;
     assert!(faults.contains(&("stream", 3)), "{faults:?}");
 }
 
@@ -868,7 +868,7 @@ fn fault_1_a_limit_that_is_hit_is_told_by_its_name() {
         let FaultKind::Limit(limit) = fault.kind() else { panic!("{fault:?}") };
         assert!(fault.to_string().contains(limit.id()), "{fault}");
         assert!(fault.peer().is_known() || fault.account().is_some(), "{fault}");
-        assert!(world.server().metrics().limits.iter().any(|(hit, _)| hit == limit), "{name}");
+        assert!(world.metrics().limits.iter().any(|(hit, _)| hit == limit), "{name}");
     }
 }
 
@@ -975,7 +975,7 @@ fn fault_1_a_login_is_told_with_its_peer() {
     );
     assert_eq!(told.take().len(), 0);
     second.send("</stream:stream>");
-    let metrics = world.server().metrics();
+    let metrics = world.metrics();
     assert_eq!((metrics.binds, metrics.resumptions), (1, 1));
     assert_eq!(metrics.logins, [(Mechanism::Plain, 2)]);
     assert_eq!(metrics.ends, [("closed", 1)]);
@@ -1142,7 +1142,7 @@ fn metric_3_distributions_tell_how_long_it_took() {
     world.advance(3 * SECOND);
     faulty.release();
     world.settle();
-    let metrics = world.server().metrics();
+    let metrics = world.metrics();
     let calls = metrics.store_calls.iter();
     let (_, push) = calls.clone().find(|(call, _)| *call == StoreCall::PushMessage).unwrap();
     assert_eq!((push.count(), push.sum()), (1, 3.0));
@@ -1158,16 +1158,16 @@ fn metric_3_what_waits_is_looked_at_with_every_snapshot() {
     let juliet = world.client("juliet", "j");
     let _enabled = juliet.ask("<enable xmlns='urn:xmpp:sm:3'/>");
     juliet.send("<presence/>");
-    let before = world.server().metrics();
+    let before = world.metrics();
     assert_eq!((before.queue_bytes.count(), before.queue_bytes.sum()), (2, 0.0));
     romeo.send("<message to='juliet@example.com'><body>1</body></message>");
     world.advance(2 * SECOND);
-    let after = world.server().metrics();
+    let after = world.metrics();
     assert_eq!(after.queue_bytes.count(), 4);
     assert!(after.unacknowledged.sum() >= before.unacknowledged.sum() + 2.0);
     juliet.recorder().refuse(Some(SendError::Full));
     romeo.send("<message to='juliet@example.com'><body>2</body></message>");
-    assert!(world.server().metrics().queue_bytes.sum() > 0.0);
+    assert!(world.metrics().queue_bytes.sum() > 0.0);
 }
 
 /// One message of 64, from its sender to the wire of its recipient.
@@ -1180,19 +1180,19 @@ fn metric_4_the_way_of_some_messages_is_measured() {
             .for_each(|_| romeo.send("<message to='juliet@example.com'><body>1</body></message>"));
     };
     send(63);
-    assert_eq!(world.server().metrics().delivery.count(), 0);
+    assert_eq!(world.metrics().delivery.count(), 0);
     send(1);
-    let delivery = world.server().metrics().delivery;
+    let delivery = world.metrics().delivery;
     assert_eq!((delivery.count(), delivery.sum()), (1, 0.0));
     // A recipient that does not read: measured when its connection has written.
     send(63);
     juliet.recorder().refuse(Some(SendError::Full));
     send(1);
     world.advance(3 * SECOND);
-    assert_eq!(world.server().metrics().delivery.count(), 1);
+    assert_eq!(world.metrics().delivery.count(), 1);
     juliet.recorder().refuse(None);
     juliet.recorder().drained();
     juliet.recorder().drained();
-    let delivery = world.server().metrics().delivery;
+    let delivery = world.metrics().delivery;
     assert_eq!((delivery.count(), delivery.sum()), (2, 3.0));
 }

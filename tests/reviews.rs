@@ -276,6 +276,7 @@ fn hook_1_what_the_host_sends_in_the_name_of_an_account_counts_as_sent() {
             1,
         );
         world.server().send(canonicalise(xml.as_bytes()).unwrap());
+        world.settle();
         assert_eq!(notary.log(), asked, "{from}");
         assert_eq!(got(&juliet).last().unwrap().1.len(), 1, "{from}");
     }

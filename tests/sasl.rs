@@ -293,7 +293,7 @@ fn sasl_9_three_retries() {
         let expected = [failure("not-authorized"), error("policy-violation"), CLOSE.to_owned()];
         assert_eq!(answer, expected, "{retries:?}");
         assert_eq!(client.ask(&plain("", "romeo", PASSWORD)), [""; 0]);
-        assert!(world.server().metrics().limits.contains(&(Limit::Retries, 1)));
+        assert!(world.metrics().limits.contains(&(Limit::Retries, 1)));
     }
 }
 
@@ -402,9 +402,9 @@ fn sec_2_a_login_leaves_nothing_behind() {
     for _ in 0..20 {
         let client = opened(&world);
         client.send(&auth("SCRAM-SHA-1", ""));
-        assert_eq!(world.server().metrics().unauthenticated, 1);
+        assert_eq!(world.metrics().unauthenticated, 1);
         client.lose();
-        assert_eq!(world.server().metrics().unauthenticated, 0);
+        assert_eq!(world.metrics().unauthenticated, 0);
     }
     // And is never asked anything (SEC-2).
     let client = opened(&world);

@@ -635,7 +635,7 @@ fn bind2_8_a_bind_that_fails_fails_the_login() {
 
     let (_other, client) = (opened(&world), opened(&world));
     assert_eq!(client.answer(&right(&bind("U", ""))), failure("temporary-auth-failure"));
-    assert_eq!(world.server().metrics().unauthenticated, 2);
+    assert_eq!(world.metrics().unauthenticated, 2);
     assert_eq!(client.ask("<presence/>"), stream_error("not-authorized"));
 }
 
@@ -834,9 +834,9 @@ fn fault_5_failures_in_either_profile_are_told() {
     let romeo = world.account("romeo");
     let expected = (Some(Mechanism::Plain), SaslError::NotAuthorized, Some(romeo));
     assert_eq!(*told.lock().unwrap(), [expected]);
-    let before = world.server().metrics().logins;
+    let before = world.metrics().logins;
     assert!(client.ask(&right(&bind("T", "")))[0].starts_with("<success "));
-    assert_ne!(world.server().metrics().logins, before);
+    assert_ne!(world.metrics().logins, before);
 }
 
 /// Panics where it is told to.
@@ -938,10 +938,10 @@ fn ws_1_a_login_by_messages() {
             b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
         driver.receive_message(open, true);
     });
-    let opened = client.recorder().drain();
+    let opened = client.frames();
     assert!(opened[1].contains(NS), "{opened:?}");
     client.driver(|driver| driver.receive_message(right(&bind("T", "")).as_bytes(), true));
-    let got = client.recorder().drain();
+    let got = client.frames();
     assert!(got[0].starts_with("<success ") && got[0].ends_with("</success>"), "{got:?}");
     assert!(got[1].starts_with("<stream:features xmlns:stream=") && got.len() == 2, "{got:?}");
 }

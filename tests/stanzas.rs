@@ -512,7 +512,7 @@ fn stz_13_an_answer_has_the_kind_the_id_and_the_peer_of_its_request() {
         client.send(wrong);
         assert!(request.as_mut().poll(cx).is_pending(), "{wrong}");
     }
-    assert_eq!(now(server.request(iq("7"))).err(), Some(RequestError::Duplicate));
+    assert_eq!(world.run(server.request(iq("7"))).err(), Some(RequestError::Duplicate));
     juliet.send("<iq to='example.com' id='7' type='result'><a xmlns='urn:example'/></iq>");
     let Poll::Ready(Ok(answer)) = request.poll(cx) else { panic!("no answer") };
     assert!(answer.child().is_some_and(|child| child.is("a", "urn:example")));
@@ -530,7 +530,8 @@ fn stz_13_a_request_without_an_answer_is_given_up() {
     world.advance(Duration::from_secs(60));
     assert!(matches!(request.poll(cx), Poll::Ready(Err(RequestError::TimedOut))));
     let nobody = Stanza::iq("get").from("example.com").to("nobody@example.com/x").id("8");
-    let answer = now(server.request(nobody.child(&Element::bare("q", "urn:example")).build()));
+    let answer =
+        world.run(server.request(nobody.child(&Element::bare("q", "urn:example")).build()));
     assert_eq!(answer.unwrap().type_().as_deref(), Some("error"));
 }
 

@@ -82,7 +82,7 @@ fn assert_over(world: &World, client: &Client) {
     assert_eq!(client.received(), [""; 0]);
     assert!(!client.is_connected());
     assert!(client.recorder().closed().is_some());
-    assert_eq!(world.server().metrics().unauthenticated, 0);
+    assert_eq!(world.metrics().unauthenticated, 0);
 }
 
 /// States a stream can be in.
@@ -454,7 +454,7 @@ fn stream_24_an_error_is_one_frame_and_the_last_one() {
 fn stream_24_any_number_of_closes_yields_one_close_tag() {
     let world = World::new();
     let client = world.client("romeo", "orchard");
-    let registry = world.server().registry();
+    let registry = world.home_of("romeo").registry();
     assert!(registry.destroy_session(&client.session(), Reason::Kicked));
     assert!(!registry.destroy_session(&client.session(), Reason::Kicked));
     client.send(CLOSE);
@@ -523,7 +523,7 @@ fn stream_26_the_close_tag_of_the_client_is_waited_for() {
     assert!(!client.is_connected());
     // After a clean close: 5 s.
     let client = world.client("romeo", "orchard");
-    world.server().registry().destroy_session(&client.session(), Reason::Closed);
+    world.destroy(&client.session(), Reason::Closed);
     world.advance(4 * SECOND);
     assert_eq!(client.received(), [CLOSE]);
     assert!(client.is_connected());

@@ -533,7 +533,7 @@ fn sm_17_a_message_that_another_session_received_is_not_given_again() {
             two.lose();
         } else {
             // It acknowledges all that it was sent.
-            let sent = world.server().registry().iter().count() as u32;
+            let sent = world.each().count() as u32;
             assert_eq!(sent, 3);
             two.send(&a(3));
         }
@@ -592,7 +592,7 @@ fn sm_18_only_the_loss_of_the_transport_hibernates() {
         |_, romeo| romeo.send("<unknown xmlns='urn:x'/>"),
         |world, _| drop(world.client("romeo", "orchard")),
         |world, romeo| {
-            world.server().registry().destroy_session(&romeo.session(), Reason::Kicked);
+            world.destroy(&romeo.session(), Reason::Kicked);
         },
     ];
     for end in ends {
@@ -1022,7 +1022,7 @@ fn limit_11_the_oldest_hibernating_session_gives_its_memory() {
     tybalt.send(&a(2));
     let page = world.client("page", "house");
     assert!(page.ask(ENABLE)[0].contains(" id='"));
-    world.server().registry().iter().for_each(|session| {
+    world.each().for_each(|session| {
         world.home(&session).registry().destroy_session(&session, Reason::Kicked);
     });
     assert_eq!(world.counts().retained_bytes, 0);

@@ -11,6 +11,7 @@ use sha2::Sha256;
 use wire::{Client, World, now};
 use xmpp_session::environment::Environment as _;
 use xmpp_session::jid::BareJid;
+use xmpp_session::sasl::Policy;
 use xmpp_session::server::{DomainPolicy, FaultKind, ServerBuilder, Transport, Want};
 use xmpp_session::session::{EventKind, Reason};
 use xmpp_session::store::{
@@ -284,7 +285,7 @@ fn token_2_tokens_are_taken_where_the_host_checks_them() {
     // Nor on a stream that anybody may read.
     let mut policy = DomainPolicy::default();
     policy.tls_required = false;
-    policy.sasl = Some(xmpp_session::sasl::Policy::new(world.environment()).allow_insecure(true));
+    policy.sasl = Some(Policy::new(world.environment()).allow_insecure(true));
     policy.tokens = Some(Arc::new(Tokens { asked: Asked::default(), hour: None }));
     let world =
         World::with(|builder, _| builder.domain_with("example.net".parse().unwrap(), policy));
@@ -481,8 +482,9 @@ impl TokenStore for Stubborn {
 fn fast_5_a_logout_that_the_store_does_not_take_is_no_login() {
     const MORE: &str = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
     let stores = Stores::memory().with_tokens(Arc::new(Stubborn(Memory::new())));
-    let world = World::with_stores(stores, |builder, _| {
+    let world = World::with_stores(stores, |builder, environment| {
         let mut policy = DomainPolicy::default();
+        policy.sasl = Some(Policy::new(&*environment).secret([7; 32]));
         policy.tokens = Some(Arc::new(Tokens { asked: Asked::default(), hour: None }));
         builder.domain_with("example.net".parse().unwrap(), policy)
     });

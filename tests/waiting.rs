@@ -64,11 +64,11 @@ fn destroy_10_a_dropped_driver_does_not_cancel_what_was_accepted() {
     romeo.send("<message to='juliet@example.com'><body>never read</body></message>");
     romeo.lose();
     assert_eq!(world.counts().sessions, 0);
-    assert!(world.server().metrics().jobs > 0);
+    assert!(world.metrics().jobs > 0);
     slow.set(Mode::Answer);
     world.settle();
     assert_eq!(roster_of(&slow, "romeo@example.com"), 1);
-    assert_eq!(world.server().metrics().jobs, 0);
+    assert_eq!(world.metrics().jobs, 0);
     assert!(!world.client("juliet", "y").ask("<presence/>").concat().contains("never read"));
 }
 
@@ -78,7 +78,7 @@ fn stream_23_a_session_that_ends_meanwhile_does_not_wait_for_the_store() {
     let romeo = world.client("romeo", "x");
     slow.set(Mode::Wait);
     romeo.send(ADD);
-    assert!(world.server().registry().destroy_session(&romeo.session(), Reason::Kicked));
+    assert!(world.destroy(&romeo.session(), Reason::Kicked));
     world.settle();
     assert!(romeo.received().concat().ends_with(CLOSE));
     world.advance(2 * SECOND);
@@ -120,7 +120,7 @@ fn promise_8_a_store_that_fails_or_panics_is_an_error_to_the_client_alone() {
         slow.set(Mode::Answer);
         assert_eq!(roster_of(&slow, "romeo@example.com"), 0, "{mode:?}");
         assert!(romeo.ask(ADD).concat().contains("type='result'"), "{mode:?}");
-        assert_eq!(world.server().metrics().jobs, 0);
+        assert_eq!(world.metrics().jobs, 0);
     }
 }
 
@@ -171,7 +171,7 @@ fn limit_1_a_directory_that_never_answers() {
     assert!(client.received().concat().contains("<policy-violation "));
     world.advance(2 * SECOND);
     assert!(!client.is_connected());
-    assert_eq!(world.server().metrics().unauthenticated, 0);
+    assert_eq!(world.metrics().unauthenticated, 0);
     slow.set(Mode::Answer);
     world.settle();
     assert_eq!(world.counts().sessions, 0);
@@ -243,7 +243,7 @@ fn a_driver_that_waits_is_woken_by_the_store_and_by_an_end() {
     assert!(wakes() > 0, "not woken by the store");
     assert_eq!(poll(), Poll::Ready(Want::Input));
     // An end from elsewhere, while it waits for input.
-    world.server().registry().destroy_session(&romeo.session(), Reason::Kicked);
+    world.destroy(&romeo.session(), Reason::Kicked);
     assert!(wakes() > 0, "not woken by the end");
     // And while it waits for a store.
     let romeo = world.client("romeo", "y");
@@ -252,7 +252,7 @@ fn a_driver_that_waits_is_woken_by_the_store_and_by_an_end() {
     let poll = || romeo.driver(|d| d.poll_want(&mut Context::from_waker(&waker)));
     assert_eq!(poll(), Poll::Pending);
     wakes();
-    world.server().registry().destroy_session(&romeo.session(), Reason::Kicked);
+    world.destroy(&romeo.session(), Reason::Kicked);
     assert!(wakes() > 0, "not woken by the end");
 }
 
@@ -366,5 +366,5 @@ fn stream_23_subscriptions_wait_for_both_accounts() {
     slow.set(Mode::Answer);
     world.settle();
     assert!(juliet.received().concat().contains("type='subscribe'"));
-    assert_eq!(world.server().metrics().jobs, 0);
+    assert_eq!(world.metrics().jobs, 0);
 }

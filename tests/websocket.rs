@@ -39,7 +39,7 @@ fn connect(world: &World) -> Client {
 
 /// The messages that came: each is a document.
 fn messages(client: &Client) -> Vec<Element> {
-    let frames = client.recorder().drain();
+    let frames = client.frames();
     frames.iter().map(|xml| xml.parse().unwrap_or_else(|e| panic!("{xml}: {e}"))).collect()
 }
 
@@ -340,7 +340,7 @@ fn ws_5_close_answers_close() {
         assert!(!client.is_connected(), "{state}");
         assert_eq!(client.recorder().closed(), Some(Close::Flush), "{state}");
     }
-    assert!(world.server().registry().is_forgotten());
+    assert!(world.is_forgotten());
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn ws_5_the_server_closes() {
 /// Shuts down; what a bound page is told.
 fn wire_shutdown(world: &World) -> String {
     let page = online(world, "juliet");
-    let mut shutdown = std::pin::pin!(world.server().shutdown(Shutdown::new()));
+    let mut shutdown = std::pin::pin!(world.shutdown(Shutdown::new));
     let cx = &mut Context::from_waker(Waker::noop());
     let _pending = shutdown.as_mut().poll(cx);
     world.settle();
@@ -557,14 +557,14 @@ fn ws_4_what_waits_in_an_outbox_keeps_its_edges() {
 
 /// The messages that clients get when a server shuts down like this: one before its login and, on a secure
 /// transport, one that is bound.
-fn dismissed(secure: bool, how: Shutdown) -> Vec<Vec<Element>> {
+fn dismissed(secure: bool, how: fn() -> Shutdown) -> Vec<Vec<Element>> {
     let world = world();
     let mut clients = vec![accept(&world, Transport::new().secure(secure))];
     if secure {
         let _opened = ask(&clients[0], OPEN);
         clients.push(bound(&world, "romeo"));
     }
-    let mut shutdown = std::pin::pin!(world.server().shutdown(how));
+    let mut shutdown = std::pin::pin!(world.shutdown(how));
     while shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         world.advance(SECOND);
     }
@@ -574,23 +574,25 @@ fn dismissed(secure: bool, how: Shutdown) -> Vec<Vec<Element>> {
 
 #[test]
 fn ws_10_clients_are_sent_to_another_uri() {
-    let uri = "wss://two.example.com/xmpp-websocket?a=1&b='2'";
+    const URI: &str = "wss://two.example.com/xmpp-websocket?a=1&b='2'";
     for how in [
-        Shutdown::new().see_other_uri(uri),
-        Shutdown::new().see_other_host("two.example.com", None).see_other_uri(uri),
-        Shutdown::new().see_other_uri(uri).see_other_host("two.example.com", None),
-    ] {
+        || Shutdown::new().see_other_uri(URI),
+        || Shutdown::new().see_other_host("two.example.com", None).see_other_uri(URI),
+        || Shutdown::new().see_other_uri(URI).see_other_host("two.example.com", None),
+    ] as [fn() -> Shutdown; 3]
+    {
         for said in dismissed(true, how) {
             assert_eq!(names(&said), ["close"]);
-            assert_eq!(said[0].attr("see-other-uri"), Some(uri));
+            assert_eq!(said[0].attr("see-other-uri"), Some(URI));
         }
     }
     for (secure, how) in [
-        (true, Shutdown::new().see_other_host("two.example.com", None)),
-        (true, Shutdown::new().see_other_uri("ws://two.example.com/xmpp-websocket")),
-        (true, Shutdown::new().see_other_uri("two.example.com")),
-        (false, Shutdown::new().see_other_uri(uri)),
-    ] {
+        (true, || Shutdown::new().see_other_host("two.example.com", None)),
+        (true, || Shutdown::new().see_other_uri("ws://two.example.com/xmpp-websocket")),
+        (true, || Shutdown::new().see_other_uri("two.example.com")),
+        (false, || Shutdown::new().see_other_uri(URI)),
+    ] as [(bool, fn() -> Shutdown); 4]
+    {
         for said in dismissed(secure, how) {
             let [.., error, close] = &*said else { panic!("{said:?}") };
             assert_eq!(condition(error), "system-shutdown");
@@ -600,7 +602,7 @@ fn ws_10_clients_are_sent_to_another_uri() {
     // Over TCP there is no URI.
     let world = World::new();
     let phone = world.client("juliet", "balcony");
-    let mut shutdown = std::pin::pin!(world.server().shutdown(Shutdown::new().see_other_uri(uri)));
+    let mut shutdown = std::pin::pin!(world.shutdown(|| Shutdown::new().see_other_uri(URI)));
     let _done = shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(phone.received().concat().contains("<system-shutdown "));
 }

@@ -21,7 +21,8 @@ pub enum Outcome {
     NoAccount,
     /// It was [`Stored`](Self::Stored) before, and a session has got it now.
     Retrieved,
-    /// It is on its way to another domain.
+    /// It is on its way to another domain, or to an account of ours that lives at another node, where what becomes of it
+    /// is told then.
     Routed,
     /// It was bounced or dropped.
     Refused,

@@ -17,7 +17,7 @@
 
 #![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 #[cfg(feature = "cluster")]
@@ -35,14 +35,18 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart, FullJid};
 use xmpp_session::rules::roster::{Item, Subscription};
+#[cfg(feature = "cluster")]
+use xmpp_session::sasl::Policy;
 use xmpp_session::server::{
-    DomainPolicy, Driver, RouteError, Router, Server, ServerBuilder, Transport, Want,
+    DomainPolicy, Driver, Metrics, RouteError, Router, Server, ServerBuilder, Shutdown, Transport,
+    Want,
 };
-use xmpp_session::session::SessionHandle;
+use xmpp_session::session::{Reason, SessionHandle};
 use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 #[cfg(feature = "cluster")]
 use xmpp_session::store::{Fence, FenceTokens, SharedStore, StoreFuture};
+use xmpp_session::stream::StreamError;
 
 /// The domain that every world serves.
 pub const DOMAIN: &str = "example.com";
@@ -51,7 +55,7 @@ pub const PASSWORD: &str = "secret";
 
 /// How long a lease of a node lives; none ends, so that few renewals are enough.
 #[cfg(feature = "cluster")]
-const LEASE: Duration = Duration::from_secs(24 * 3600);
+const LEASE: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// What a world's server has beside its defaults; where it is several nodes, each of them has it.
 pub trait Configure:
@@ -77,6 +81,8 @@ struct Inner {
     /// What drives the nodes.
     runs: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     clients: Mutex<Vec<Client>>,
+    /// Sessions that may be resumed, where they are on other nodes than their clients.
+    tokens: Mutex<Vec<(String, SessionHandle<Recorder>)>>,
 }
 
 /// What [`World::counts`] counts.
@@ -95,8 +101,8 @@ pub struct Client {
     recorder: Recorder,
     want: Arc<Mutex<Option<Want>>>,
     session: Arc<Mutex<Option<SessionHandle<Recorder>>>>,
-    /// What the server called it, where its session is on another node.
-    named: Arc<Mutex<Option<String>>>,
+    /// What came and nobody has asked for.
+    unread: Arc<Mutex<String>>,
 }
 
 impl World {
@@ -146,8 +152,8 @@ impl World {
         let builder = Server::builder(Arc::clone(&environment) as _, stores.clone())
             .domain_with(DomainPart::new(DOMAIN).unwrap().into_owned(), policy(&environment));
         let servers = vec![configure(builder, Arc::clone(&environment) as _).build()];
-        let (runs, clients) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { environment, accounts, stores, servers, runs, clients }))
+        let (runs, clients, tokens) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { environment, accounts, stores, servers, runs, clients, tokens }))
     }
 
     /// Two nodes on which accounts live, and a third one for the clients.
@@ -160,7 +166,9 @@ impl World {
         let environment = Arc::new(Virtual::new(1));
         let accounts = Arc::new(MemoryAccounts::new());
         stores.accounts = Arc::clone(&accounts) as _;
-        let policy = policy(&environment);
+        let mut policy = policy(&environment);
+        // All nodes have one secret.
+        policy.sasl.get_or_insert_with(|| Policy::new(&*environment));
         let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _));
         let shared = Arc::new(Unfenced(stores.clone(), AtomicU64::new(0)));
         let mut world = Inner {
@@ -170,7 +178,9 @@ impl World {
             servers: Vec::new(),
             runs: Mutex::default(),
             clients: Mutex::default(),
+            tokens: Mutex::default(),
         };
+        let mut passed = Duration::ZERO;
         for name in ["a", "b", "c"] {
             // Whoever leads gives slots to those that are there at first, and moves none later.
             let (engine, posts) = (Arc::clone(&engine) as _, Arc::clone(&engine) as _);
@@ -188,6 +198,9 @@ impl World {
             if name != "a" {
                 world = Self(Arc::new(world)).until_members();
             }
+            // A test may name the time of day.
+            let now = world.environment.now();
+            world.environment.set_back(now - std::mem::replace(&mut passed, now));
         }
         Self(Arc::new(world))
     }
@@ -214,6 +227,19 @@ impl World {
         self.0.servers.last().expect("one at least")
     }
 
+    /// Lets what is between nodes arrive, unless that is being done.
+    fn catch_up(&self) {
+        let is_free = self.is_several() && self.0.runs.try_lock().is_ok();
+        if is_free {
+            self.settle();
+        }
+    }
+
+    /// Whether these are several nodes.
+    pub fn is_several(&self) -> bool {
+        self.0.servers.len() > 1
+    }
+
     /// A session, wherever it lives.
     pub fn session(&self, jid: &str) -> Option<SessionHandle<Recorder>> {
         let jid = FullJid::new(jid).ok()?;
@@ -222,6 +248,7 @@ impl World {
 
     /// What is counted of the sessions of all servers.
     pub fn counts(&self) -> Counts {
+        self.catch_up();
         let mut all = Counts::default();
         for server in &self.0.servers {
             let one = server.registry().counts();
@@ -234,7 +261,98 @@ impl World {
 
     /// How many sessions there are, wherever they live.
     pub fn sessions(&self) -> usize {
+        self.catch_up();
         self.0.servers.iter().map(|server| server.registry().len()).sum()
+    }
+
+    /// What all servers have counted together, but how long things took.
+    pub fn metrics(&self) -> Metrics {
+        self.catch_up();
+        let (last, others) = self.0.servers.split_last().expect("one at least");
+        let mut all = last.metrics();
+        for one in others.iter().map(Server::metrics) {
+            all.unauthenticated += one.unauthenticated;
+            all.sessions.sessions += one.sessions.sessions;
+            all.sessions.hibernating += one.sessions.hibernating;
+            all.sessions.retained_bytes += one.sessions.retained_bytes;
+            all.jobs += one.jobs;
+            for (sum, more) in [
+                (&mut all.accepted, one.accepted),
+                (&mut all.binds, one.binds),
+                (&mut all.resumptions, one.resumptions),
+                (&mut all.received.messages, one.received.messages),
+                (&mut all.received.presences, one.received.presences),
+                (&mut all.received.iqs, one.received.iqs),
+                (&mut all.delivered.messages, one.delivered.messages),
+                (&mut all.delivered.presences, one.delivered.presences),
+                (&mut all.delivered.iqs, one.delivered.iqs),
+                (&mut all.bytes_received, one.bytes_received),
+                (&mut all.bytes_delivered, one.bytes_delivered),
+                (&mut all.offline_stored, one.offline_stored),
+                (&mut all.offline_retrieved, one.offline_retrieved),
+                (&mut all.unread, one.unread),
+            ] {
+                *sum += more;
+            }
+            add(&mut all.logins, one.logins);
+            add(&mut all.login_failures, one.login_failures);
+            add(&mut all.ends, one.ends);
+            add(&mut all.stanza_errors, one.stanza_errors);
+            add(&mut all.stream_errors, one.stream_errors);
+            add(&mut all.limits, one.limits);
+            add(&mut all.faults, one.faults);
+        }
+        all
+    }
+
+    /// What an act of the host comes to, which may have to ask another node.
+    pub fn run<T>(&self, act: impl Future<Output = T>) -> T {
+        let mut act = pin!(act);
+        for _ in 0..8 {
+            let polled = act.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            match polled {
+                Poll::Ready(value) => return value,
+                Poll::Pending => self.settle(),
+            }
+        }
+        panic!("it waits");
+    }
+
+    /// Whether no server remembers anything of a session.
+    pub fn is_forgotten(&self) -> bool {
+        self.0.servers.iter().all(|server| server.registry().is_forgotten())
+    }
+
+    /// All sessions, wherever they live.
+    pub fn each(&self) -> impl Iterator<Item = SessionHandle<Recorder>> {
+        self.0.servers.iter().flat_map(|server| server.registry().iter())
+    }
+
+    /// The server on which an account lives, of those by this name.
+    #[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "there is one server"))]
+    pub fn home_of(&self, node: &str) -> &Server<Recorder> {
+        #[cfg(feature = "cluster")]
+        {
+            let account = BareJid::new(&format!("{node}@{DOMAIN}")).unwrap();
+            let is_home = |server: &&Server<Recorder>| {
+                server.node().is_some_and(|node| node.is_home_of(&account))
+            };
+            if let Some(home) = self.0.servers.iter().find(is_home) {
+                return home;
+            }
+        }
+        self.server()
+    }
+
+    /// All servers end what they have.
+    pub async fn shutdown(&self, how: impl Fn() -> Shutdown) {
+        let ends = self.0.servers.iter().map(|server| (server, how()));
+        let mut all: Vec<_> = ends.map(|(server, how)| Box::pin(server.shutdown(how))).collect();
+        poll_fn(|cx| {
+            all.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+            if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The server on which a session lives.
@@ -247,7 +365,23 @@ impl World {
 
     /// A host ends a session, where it lives.
     pub fn kick(&self, session: &SessionHandle<Recorder>) -> bool {
-        self.home(session).kick(session)
+        let is_kicked = self.home(session).kick(session);
+        self.catch_up();
+        is_kicked
+    }
+
+    /// The same with this error.
+    pub fn kick_with(&self, session: &SessionHandle<Recorder>, error: &StreamError) -> bool {
+        let is_kicked = self.home(session).kick_with(session, error);
+        self.catch_up();
+        is_kicked
+    }
+
+    /// Ends a session, where it lives.
+    pub fn destroy(&self, session: &SessionHandle<Recorder>, reason: Reason) -> bool {
+        let is_ended = self.home(session).registry().destroy_session(session, reason);
+        self.catch_up();
+        is_ended
     }
 
     pub fn environment(&self) -> &Virtual {
@@ -302,7 +436,7 @@ impl World {
             recorder,
             want: Arc::default(),
             session: Arc::default(),
-            named: Arc::default(),
+            unread: Arc::default(),
         };
         lock(&self.0.clients).push(client.clone());
         self.settle();
@@ -419,16 +553,52 @@ impl Client {
     /// What the server wrote since the last call: each first-level element, and each header and
     /// close tag, as one string.
     pub fn received(&self) -> Vec<String> {
-        let received = elements(&self.recorder.drain().concat());
-        for one in &received {
-            for tag in ["<jid>", "<authorization-identifier>"] {
-                let name = one.split_once(tag).and_then(|(_, rest)| rest.split('<').next());
-                if let Some(name) = name.filter(|name| name.contains('/')) {
-                    *lock(&self.named) = Some(name.to_owned());
-                }
+        if let Some(world) = self.world.upgrade().map(World) {
+            world.catch_up();
+        }
+        self.fetch();
+        elements(&std::mem::take(&mut *lock(&self.unread)))
+    }
+
+    /// The frames that the server wrote since the last call.
+    pub fn frames(&self) -> Vec<String> {
+        if let Some(world) = self.world.upgrade().map(World) {
+            world.catch_up();
+        }
+        let frames = self.recorder.drain();
+        self.learn(&frames.concat());
+        frames
+    }
+
+    fn fetch(&self) {
+        let came = self.recorder.drain().concat();
+        self.learn(&came);
+        lock(&self.unread).push_str(&came);
+    }
+
+    /// What came may say whose session this is, where that is on another node.
+    fn learn(&self, came: &str) {
+        let Some(world) = self.world.upgrade().map(World).filter(World::is_several) else { return };
+        for tag in ["<jid>", "<authorization-identifier>"] {
+            let name = came.split_once(tag).and_then(|(_, rest)| rest.split('<').next());
+            if let Some(session) = name.and_then(|name| world.session(name)) {
+                *lock(&self.session) = Some(session);
             }
         }
-        received
+        let id = |tag: &str, name: &str| {
+            let (_, rest) = came.split_once(tag)?;
+            let (_, rest) = rest.split_once(&format!("{name}='"))?;
+            rest.split('\'').next().map(str::to_owned)
+        };
+        let session = lock(&self.session).clone();
+        if let Some((id, session)) = id("<enabled ", " id").zip(session) {
+            lock(&world.0.tokens).push((id, session));
+        }
+        if let Some(previous) = id("<resumed ", "previd") {
+            let tokens = lock(&world.0.tokens);
+            let session = tokens.iter().find(|(id, _)| *id == previous);
+            *lock(&self.session) = session.map(|(_, session)| session.clone());
+        }
     }
 
     /// Sends, and takes what came for this client.
@@ -482,12 +652,10 @@ impl Client {
 
     /// The session, once it is bound.
     pub fn session(&self) -> SessionHandle<Recorder> {
-        if let Some(session) = lock(&self.session).clone() {
-            return session;
+        if lock(&self.session).is_none() {
+            self.fetch();
         }
-        let named = lock(&self.named).clone().expect("bound");
-        let world = World(self.world.upgrade().expect("the world is still there"));
-        world.session(&named).expect("bound")
+        lock(&self.session).clone().expect("bound")
     }
 
     /// The full JID.
@@ -597,8 +765,17 @@ pub fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+fn add<K: PartialEq>(to: &mut Vec<(K, u64)>, more: Vec<(K, u64)>) {
+    for (key, n) in more {
+        match to.iter_mut().find(|(one, _)| *one == key) {
+            Some((_, sum)) => *sum += n,
+            None => to.push((key, n)),
+        }
+    }
+}
+
 /// Cuts a stream's text into its first-level elements.
-fn elements(text: &str) -> Vec<String> {
+pub fn elements(text: &str) -> Vec<String> {
     let (mut found, mut start, mut at, mut depth) = (Vec::new(), 0, 0, 0_usize);
     while let Some(offset) = text[at..].find('<') {
         let open = at + offset;

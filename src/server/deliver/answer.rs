@@ -104,20 +104,20 @@ impl<C: SharedConnection> Core<C> {
     /// An answer that another node has got.
     #[cfg(feature = "cluster")]
     pub(in crate::server) fn take_answer(&self, answer: &Stanza) {
-        let _none_waits = self.requests.take_answer("", answer);
+        let _none_waits = self.requests.take_answer(self.asker(answer), answer);
     }
 
     /// Routes an answer whose recipient is not at hand.
-    fn route_answer(&self, answer: Stanza) {
+    pub(in crate::server) fn route_answer(&self, answer: Stanza) {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         match self.destination(&to.bare) {
-            #[cfg(feature = "cluster")]
-            Destination::OtherNode => {
-                self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
-            }
-            Destination::OtherDomain => {
-                self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
+            Destination::Elsewhere => {
+                #[cfg(feature = "cluster")]
+                if self.is_afar(&to).is_some() {
+                    return self.reply(&to.bare, answer);
+                }
+                self.route_elsewhere(None, answer, Validity::FOR_GOOD);
             }
             Destination::Here if !to.is_account() => {
                 self.domain_answered(&answer);

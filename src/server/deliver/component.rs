@@ -9,6 +9,8 @@ use std::sync::{Arc, Weak};
 use jid::{DomainPart, DomainRef};
 
 use super::handler::HANDLER_TIMEOUT;
+#[cfg(feature = "cluster")]
+use super::iq::is_request;
 use super::route::{Outgoing, RouteError};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
@@ -285,10 +287,15 @@ impl<C: SharedConnection> Core<C> {
         let Some(component) = self.component_of(outgoing.stanza.to().as_deref()) else {
             return Some(outgoing);
         };
-        if outgoing.stanza.kind() == Kind::Iq
-            && self.requests.take_answer(&component.domain, &outgoing.stanza)
-        {
-            return None;
+        if outgoing.stanza.kind() == Kind::Iq {
+            if self.requests.take_answer(&component.domain, &outgoing.stanza) {
+                return None;
+            }
+            // The component may be at several nodes, and another one may have asked.
+            #[cfg(feature = "cluster")]
+            if is_request(&outgoing.stanza) == Some(false) {
+                self.answered_elsewhere(&outgoing.stanza);
+            }
         }
         match component.put(outgoing, validity, &self.limits.retention) {
             Ok(true) => self.serve_component(component),
@@ -317,6 +324,12 @@ impl<C: SharedConnection> Core<C> {
         let core = Weak::clone(&self.components.core);
         let timers = Arc::clone(&self.timers);
         self.jobs.later(serve(core, timers, Arc::clone(component)));
+    }
+
+    /// The domain, of those that ask, to which an answer is addressed: a component's, else none.
+    #[cfg(feature = "cluster")]
+    pub(super) fn asker(&self, answer: &Stanza) -> &str {
+        self.component_of(answer.to().as_deref()).map_or("", |component| &component.domain)
     }
 
     /// Whether a component sends a stanza, or gets it.

@@ -3,18 +3,19 @@
 
 use jid::BareJid;
 
+#[cfg(feature = "cluster")]
+use super::address::Address;
 use crate::connection::SharedConnection;
 use crate::server::Core;
+#[cfg(feature = "cluster")]
+use crate::server::node::Clustered;
 
 /// Where a stanza goes.
 pub(super) enum Destination {
     /// To an account that lives here, or to one of our domains.
     Here,
-    /// To an account of ours that lives on another node.
-    #[cfg(feature = "cluster")]
-    OtherNode,
-    /// To a component, or by the host's router.
-    OtherDomain,
+    /// To an account of ours that lives on another node, to a component, or by the host's router.
+    Elsewhere,
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -37,13 +38,14 @@ impl<C: SharedConnection> Core<C> {
 
     #[inline]
     pub(super) fn destination(&self, to: &BareJid) -> Destination {
-        if self.is_here(to.as_str()) {
-            return Destination::Here;
-        }
-        #[cfg(feature = "cluster")]
-        if self.node.is_some() && self.is_ours(to.as_str()) {
-            return Destination::OtherNode;
-        }
-        Destination::OtherDomain
+        if self.is_here(to.as_str()) { Destination::Here } else { Destination::Elsewhere }
+    }
+
+    /// The node that this is, where an account lives at another one.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_afar(&self, to: &Address<'_>) -> Option<&Clustered<C>> {
+        let node = self.node.as_ref().filter(|_| to.is_account())?;
+        let bare = to.bare.as_str();
+        (!self.is_here(bare) && self.is_ours(bare)).then_some(node)
     }
 }

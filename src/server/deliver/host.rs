@@ -8,10 +8,14 @@ use jid::BareJid;
 use super::address::Address;
 use super::roster::transaction::{Asker, Change};
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::extension::Wants;
 use crate::rules::presence::PresenceType;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
 use crate::session::Validity;
+#[cfg(feature = "cluster")]
+use crate::stanza::Kind;
 use crate::stanza::{Condition, Stanza, StanzaError};
 
 impl<C: SharedConnection> Core<C> {
@@ -53,6 +57,19 @@ impl<C: SharedConnection> Core<C> {
                 self.route_to(None, stanza, to)
             }
         }
+    }
+
+    /// Whether a message of the host's is in the name of an account of another node, where it is reviewed as sent
+    /// (HOOK-1): it goes by way of that.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_reviewed_elsewhere(&self, stanza: &Stanza) -> bool {
+        if stanza.kind() != Kind::Message || !self.wants.has_any(Wants::MESSAGES) {
+            return false;
+        }
+        let from = stanza.from();
+        let from = from.as_deref().and_then(|from| self.address(from).ok());
+        let from = from.filter(|from| from.is_account() && self.is_ours(from.bare.as_str()));
+        from.is_some_and(|from| self.of_host_elsewhere(&from.bare, stanza))
     }
 
     /// A subscription stanza of an account, whoever of it is there (SUB-1…6).

@@ -75,9 +75,7 @@ impl<C: SharedConnection> Core<C> {
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
                 #[cfg(feature = "cluster")]
-                if matches!(self.destination(&to.bare), Destination::OtherNode)
-                    && let Some(node) = self.node.as_ref().filter(|_| to.is_account())
-                {
+                if let Some(node) = self.is_afar(to) {
                     node.ask(handle.jid().as_str(), &probe, &to.bare);
                     return None;
                 }
@@ -142,12 +140,7 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Task> {
         match self.destination(&to.bare) {
             Destination::Here => {}
-            #[cfg(feature = "cluster")]
-            Destination::OtherNode => {
-                self.route_elsewhere(origin, stanza.clone(), validity);
-                return None;
-            }
-            Destination::OtherDomain => {
+            Destination::Elsewhere => {
                 self.route_elsewhere(origin, stanza.clone(), validity);
                 return None;
             }

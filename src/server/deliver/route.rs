@@ -106,6 +106,11 @@ impl<C: SharedConnection> Outgoing<C> {
     pub(crate) const fn stanza(&self) -> &Stanza {
         &self.stanza
     }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn origin(&self) -> Option<&SessionHandle<C>> {
+        self.origin.as_ref()
+    }
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -121,6 +126,8 @@ impl<C: SharedConnection> Core<C> {
         let to = stanza.to();
         let route = || match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) if stanza.kind() == Kind::Presence => self.host_presence(stanza, &to),
+            #[cfg(feature = "cluster")]
+            Some(Ok(_)) if self.is_reviewed_elsewhere(stanza) => None,
             Some(Ok(to)) => self.route_to(None, stanza, &to),
             Some(Err(_)) => self.refuse(None, stanza, Condition::JidMalformed),
             // There is nobody to tell.
@@ -153,18 +160,11 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         match (self.destination(&to.bare), stanza.kind()) {
-            #[cfg(feature = "cluster")]
-            (Destination::OtherNode, _) => {
-                self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
-                None
-            }
-            (Destination::OtherDomain, kind) => {
-                // First, since the router may refuse it on the spot.
-                self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
+            (Destination::Elsewhere, kind) => {
                 if kind == Kind::Iq {
                     self.check_iq(origin, stanza)?;
                 }
-                self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
+                self.hand_on(origin, Message::of(stanza));
                 None
             }
             (Destination::Here, Kind::Message) => self.message(origin, stanza, to, Accepted::Now),
@@ -201,6 +201,13 @@ impl<C: SharedConnection> Core<C> {
     pub(super) fn address_of(&self, account: BareJid) -> Address<'static> {
         let hash = self.registry.key(account.as_str()).hash;
         Address::of(account, hash)
+    }
+
+    /// To where its recipient lives, at another node or another domain; extensions are told.
+    pub(super) fn hand_on(&self, origin: Origin<'_, C>, message: Message<'_>) {
+        // First, since the router may refuse it on the spot.
+        self.delivered(origin, message, None, &[], Outcome::Routed, None);
+        self.route_elsewhere(origin, message.stanza.clone(), Validity::FOR_GOOD);
     }
 
     /// To the host's router, or into the queue while another thread is writing. A stanza that is void by

@@ -78,6 +78,8 @@ impl<C: SharedConnection> Driver<C> {
                 }
             }
             State::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
+            #[cfg(feature = "cluster")]
+            State::Binding if self.is_ending_away() => self.finish(Close::Abort),
             // Its home decides.
             #[cfg(feature = "cluster")]
             State::Binding if self.is_away() => self.set_deadline(self.core.limits.silence),

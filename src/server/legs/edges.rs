@@ -1,6 +1,5 @@
 //! The edge: it moves bytes between its sockets and the homes of their accounts.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -11,10 +10,10 @@ use parking_lot::Mutex;
 use super::{Adoption, SaidUp};
 use crate::cluster::Slot;
 use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
-use crate::connection::SharedConnection;
+use crate::connection::{SendError, SharedConnection};
 use crate::outbox::message;
 use crate::server::driver::admission::Dismissal;
-use crate::shield::shielded;
+use crate::shield::{shielded, shielded_or};
 use crate::stanza::canonical;
 use crate::stanza::{Frame, Framing};
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -58,6 +57,8 @@ struct LineState {
     output: VecDeque<Output>,
     /// Somebody is handing it to the connection.
     is_writing: bool,
+    /// The connection is full: what is left of the output waits until it takes more.
+    is_full: bool,
     /// Nothing more goes either way.
     is_over: bool,
     has_shown: bool,
@@ -66,12 +67,15 @@ struct LineState {
     /// It has done with it: what the client has not taken is not its any more (BOT-4).
     is_ended: bool,
     ending: Option<Ending>,
+    /// The host's connection has panicked, with this message, and nobody was told yet.
+    panicked: Option<Option<String>>,
     news: News,
     waker: Option<Waker>,
 }
 
 enum Output {
-    Piece(Arc<[u8]>, Option<Ending>),
+    /// From here on it was not taken yet.
+    Piece(Arc<[u8]>, usize, Option<Ending>),
     /// Those of the edge itself.
     Words(Vec<Vec<u8>>),
     Closed {
@@ -90,6 +94,10 @@ pub(in crate::server) struct News {
     pub(in crate::server) is_refused: bool,
     /// The transport is to be closed, flushed or not.
     pub(in crate::server) closed: Option<bool>,
+    /// The host's connection has panicked, with this message: told once.
+    pub(in crate::server) panicked: Option<Option<String>>,
+    /// It is to be, behind what the connection has not taken yet.
+    pub(in crate::server) is_ending: bool,
     /// The edge closes the stream with this.
     pub(in crate::server) dismissal: Option<Dismissal>,
 }
@@ -278,15 +286,22 @@ impl<C: SharedConnection> Line<C> {
         self.edges.forget(self.leg);
     }
 
+    /// The connection may take more of what it was too full for.
+    pub(in crate::server) fn go_on(&self) {
+        if std::mem::take(&mut self.state.lock().is_full) {
+            self.write();
+        }
+    }
+
     /// Tells how much the client has taken; `true` if it has not taken all.
     pub(in crate::server) fn report(&self) -> bool {
         let shown = self.state.lock().end.shown();
         let waiting = shielded(|| self.connection.waiting()).unwrap_or_default();
         let mut state = self.state.lock();
-        let is_over = state.is_over;
+        let (is_over, is_full) = (state.is_over, state.is_full);
         let before = state.end.taken();
         let taken = state.end.takes(shown, waiting).filter(|_| !is_over);
-        let Some(taken) = taken else { return waiting > 0 };
+        let Some(taken) = taken else { return waiting > 0 || is_full };
         let is_first = state.untold.replace(taken).is_none();
         state.untold_from = if is_first { before } else { state.untold_from };
         let wakes = if taken - state.untold_from >= MUCH {
@@ -299,7 +314,7 @@ impl<C: SharedConnection> Line<C> {
         if wakes {
             (self.edges.wake)();
         }
-        waiting > 0
+        waiting > 0 || is_full
     }
 
     /// Says what was not said yet.
@@ -325,7 +340,8 @@ impl<C: SharedConnection> Line<C> {
             Some(cx) => state.waker.replace(cx.waker().clone()),
             None => None,
         };
-        let news = News { has_shown: state.has_shown, ..state.news.clone() };
+        let panicked = state.panicked.take();
+        let news = News { has_shown: state.has_shown, panicked, ..state.news.clone() };
         drop(state);
         drop(old);
         news
@@ -347,7 +363,7 @@ impl<C: SharedConnection> Line<C> {
                 state.has_shown = true;
                 state.is_closing |= ending.is_some();
                 state.is_ended |= ending.is_some();
-                state.output.push_back(Output::Piece(bytes, ending));
+                state.output.push_back(Output::Piece(bytes, 0, ending));
             }
             Down::Read(read) => is_broken = state.end.reads(read).is_err(),
             Down::Bound => state.news.is_bound = true,
@@ -357,6 +373,12 @@ impl<C: SharedConnection> Line<C> {
             }
             Down::Closed { is_flushed } => {
                 (state.is_over, state.is_ended) = (true, true);
+                state.news.is_ending = true;
+                if !is_flushed && state.is_full {
+                    // Whoever takes nothing is not waited for.
+                    state.output.clear();
+                    state.is_full = false;
+                }
                 state.output.push_back(Output::Closed { is_flushed });
             }
         }
@@ -407,12 +429,12 @@ impl<C: SharedConnection> Line<C> {
     /// Hands what waits to the connection, in order, whoever brought it; without the lock.
     fn write(&self) {
         let mut state = self.state.lock();
-        if state.is_writing {
+        if state.is_writing || state.is_full {
             return;
         }
         state.is_writing = true;
-        while let Some(output) = state.output.pop_front() {
-            if let Output::Piece(_, ending @ Some(_)) = &output {
+        while let Some(mut output) = state.output.pop_front() {
+            if let Output::Piece(_, _, ending @ Some(_)) = &output {
                 state.ending = *ending;
             }
             let ending = state.ending;
@@ -421,14 +443,25 @@ impl<C: SharedConnection> Line<C> {
                 continue;
             }
             drop(state);
-            let is_taken = shielded(|| self.hand_over(&output, ending));
+            let mut panicked = None;
+            let told = |message| panicked = Some(message);
+            let taken = shielded_or(|| self.hand_over(&mut output, ending), told);
             state = self.state.lock();
-            if let Output::Piece(bytes, _) = &output {
-                state.end.shows(bytes.len());
-            }
-            if is_taken != Some(true) {
-                // It reads too little, or its connection is broken.
-                state.news.closed = Some(false);
+            state.panicked = panicked.or_else(|| state.panicked.take());
+            match taken {
+                Some((taken, sent)) => {
+                    state.end.shows(taken);
+                    match sent {
+                        Ok(()) => {}
+                        Err(SendError::Full) => {
+                            state.output.push_front(output);
+                            state.is_full = true;
+                            break;
+                        }
+                        Err(SendError::Closed) => state.news.closed = Some(false),
+                    }
+                }
+                None => state.news.closed = Some(false),
             }
         }
         state.is_writing = false;
@@ -439,30 +472,49 @@ impl<C: SharedConnection> Line<C> {
         }
     }
 
-    /// `false` where the connection has not taken it.
-    fn hand_over(&self, output: &Output, ending: Option<Ending>) -> bool {
-        let is_taken = Cell::new(true);
-        let send = |frame: Frame<'_>| {
-            let sent = self.connection.send(frame.framing(self.framing));
-            is_taken.set(is_taken.get() && sent.is_ok());
-        };
+    /// How much of it the connection has taken.
+    fn hand_over(
+        &self,
+        output: &mut Output,
+        ending: Option<Ending>,
+    ) -> (usize, Result<(), SendError>) {
+        let send = |frame: Frame<'_>| self.connection.send(frame.framing(self.framing));
         match (output, self.framing) {
-            (Output::Closed { .. }, _) => {}
-            (Output::Words(words), _) => words.iter().for_each(|word| send(Frame::element(word))),
-            (Output::Piece(bytes, _), Framing::Stream) => send(Frame::element(bytes)),
-            (Output::Piece(bytes, _), _) => {
-                let mut rest = &bytes[..];
-                while let Some(message) = message::take(&mut rest) {
-                    send_message(message, ending, send);
+            (Output::Closed { .. }, _) => (0, Ok(())),
+            // One that is full when the edge closes its stream does not hear of it.
+            (Output::Words(words), _) => {
+                let sent = words.iter().try_for_each(|word| send(Frame::element(word)));
+                (0, sent.map_err(|_| SendError::Closed))
+            }
+            (Output::Piece(bytes, ..), Framing::Stream) => {
+                let sent = send(Frame::element(bytes));
+                (if sent.is_ok() { bytes.len() } else { 0 }, sent)
+            }
+            (Output::Piece(bytes, from, _), _) => {
+                let mut rest = bytes.get(*from..).unwrap_or_default();
+                let (before, mut sent) = (rest.len(), Ok(()));
+                while sent.is_ok() {
+                    let mut behind = rest;
+                    let Some(message) = message::take(&mut behind) else { break };
+                    sent = send_message(message, ending, send);
+                    if sent.is_ok() {
+                        rest = behind;
+                    }
                 }
+                let taken = before - rest.len();
+                *from += taken;
+                (taken, sent)
             }
         }
-        is_taken.get()
     }
 }
 
 /// Sends one message. How a WebSocket is closed depends on what it was closed with.
-fn send_message(message: &[u8], ending: Option<Ending>, send: impl Fn(Frame<'_>)) {
+fn send_message(
+    message: &[u8],
+    ending: Option<Ending>,
+    send: impl Fn(Frame<'_>) -> Result<(), SendError>,
+) -> Result<(), SendError> {
     let child = canonical::element(message).filter(|_| ending.is_some());
     let uri = child.as_ref().and_then(|child| child.attribute("see-other-uri"));
     let content = message.strip_prefix(ERROR).and_then(|rest| rest.strip_suffix(ERROR_END));
@@ -471,7 +523,7 @@ fn send_message(message: &[u8], ending: Option<Ending>, send: impl Fn(Frame<'_>)
         (Some(Ending { condition: Some(condition), is_too_long }), _, Some(content)) => {
             let limit = is_too_long.then_some(Limit::ElementBytes);
             let error = StreamError::as_written(condition, limit, content);
-            send(Frame::error(&error));
+            send(Frame::error(&error))
         }
         _ => send(Frame::element(message)),
     }

@@ -16,6 +16,7 @@ use super::presence::{Presences, subscription};
 use super::shield::is_panic;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
+use crate::address;
 use crate::cluster::{
     Answer, Ask, AskId, Change, Effect, EngineError, Incarnation, Node, Slot, Stored, View, Work,
 };
@@ -25,7 +26,9 @@ use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
+use crate::session::Item;
 use crate::store::{StoreError, deposed};
+use crate::xep::acknowledgement;
 
 pub(super) struct Actor<C: SharedConnection> {
     node: Node,
@@ -173,6 +176,7 @@ impl<C: SharedConnection> Actor<C> {
             self.greet(core, clustered);
             is_idle &= !self.carry_out(core, clustered);
             is_idle &= !self.legs(core, clustered);
+            is_idle &= !acknowledge(clustered);
             is_idle &= !self.hand_over(core, clustered);
             is_idle &= !self.looks_again(core, cx);
             if is_idle || turn % TURNS == 0 {
@@ -201,9 +205,9 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => {
                 self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
-                for (slot, token) in std::mem::take(&mut self.unheard) {
-                    self.node.handle_claimed(now, slot, token, None);
-                }
+                let unheard = std::mem::take(&mut self.unheard);
+                let again = unheard.into_iter().map(|(slot, token)| (slot, token, None));
+                self.node.handle_claimed(now, again);
             }
             Command::Leave(stays) => {
                 self.node.leave(stays);
@@ -218,10 +222,10 @@ impl<C: SharedConnection> Actor<C> {
                     self.effect(core, clustered, effect);
                 }
             }
-            Command::Submit(Submission { source, to, word, bytes, undelivered }) => {
+            Command::Submit(Submission { source, to, word, bytes, undelivered, receipt }) => {
                 let submitted = match word {
                     Some(word) => self.node.submit_presence(now, source, to.clone(), word, bytes),
-                    None => self.node.submit(now, source, to.clone(), bytes),
+                    None => self.node.submit(now, source, to.clone(), bytes, receipt),
                 };
                 // NODE-7
                 if submitted.is_pressed {
@@ -300,6 +304,7 @@ impl<C: SharedConnection> Actor<C> {
                 }
             }
         }
+        let mut claimed = Vec::new();
         for ((slot, token), said) in self.claims.ready(cx) {
             heard = true;
             match stored(&said) {
@@ -310,9 +315,10 @@ impl<C: SharedConnection> Actor<C> {
                     }
                     self.unheard.push((slot, token));
                 }
-                stored => self.node.handle_claimed(now(), slot, token, stored),
+                stored => claimed.push((slot, token, stored)),
             }
         }
+        self.node.handle_claimed(now(), claimed);
         heard
     }
 
@@ -572,6 +578,10 @@ impl<C: SharedConnection> Actor<C> {
                 }
                 core.from_another_node(&stanza)
             }
+            Some(Letter::Reply(answer)) => {
+                core.route_answer(answer);
+                None
+            }
             Some(Letter::OfHost(stanza)) => core.route_by_host(&stanza),
             Some(Letter::Act { from, number, act }) => BareJid::new(&account).ok().map(|account| {
                 let (core, inbox) = (Arc::clone(core), Arc::clone(&clustered.inbox));
@@ -655,6 +665,17 @@ fn misfit<C: SharedConnection>(core: &Core<C>, error: String) {
     core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
 }
 
+/// Tells clients what is handled elsewhere (SM-5); whether that was anything.
+fn acknowledge<C: SharedConnection>(clustered: &Clustered<C>) -> bool {
+    let arrived = std::mem::take(&mut *clustered.arrived.lock());
+    for (session, stanza) in &arrived {
+        for handled in session.has_arrived(*stanza) {
+            let _gone = session.send_item(&Item::element(acknowledgement(handled).as_bytes()));
+        }
+    }
+    !arrived.is_empty()
+}
+
 /// The accounts of a slot.
 fn of(slot: Slot) -> impl Fn(&str) -> bool {
     move |account| Slot::of(account) == slot
@@ -682,7 +703,9 @@ impl<C: SharedConnection> Core<C> {
     fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
-        if let Some(kind) = subscription(stanza) {
+        // What other domains send goes the way of all presence.
+        let is_ours = stanza.from().is_some_and(|from| self.is_ours(address::bare_of(&from)));
+        if let Some(kind) = subscription(stanza).filter(|_| is_ours) {
             return self.inbound_subscription(stanza, kind, &to.bare, false);
         }
         self.route_to(None, stanza, &to)

@@ -24,6 +24,7 @@ const SILENT: u8 = 21;
 const STANZA: u8 = 0;
 const ACT: u8 = 1;
 const OF_HOST: u8 = 2;
+const REPLY: u8 = 3;
 
 const SAID: u8 = 0;
 const DOMAINS: u8 = 1;
@@ -35,6 +36,8 @@ const BARRED: u8 = 4;
 pub(super) enum Letter {
     /// For the account, or one of its sessions, by its `to`.
     Stanza(Stanza),
+    /// An answer of this node to a session of the account, by its `to`: nobody is asked about it.
+    Reply(Stanza),
     /// The host's, in the name of the account.
     OfHost(Stanza),
     /// The host of this node wants something of the account, and waits for what is said by this number.
@@ -100,6 +103,7 @@ impl Letter {
         versioned(|out| {
             let (kind, name, of) = match self {
                 Self::Stanza(of) => (STANZA, None, Some(of)),
+                Self::Reply(of) => (REPLY, None, Some(of)),
                 Self::OfHost(of) => (OF_HOST, None, Some(of)),
                 Self::Act { from, number, act } => {
                     out.byte(ACT);
@@ -128,6 +132,7 @@ impl Letter {
         read_versioned(bytes, |input| {
             Some(match input.byte()? {
                 STANZA => Self::Stanza(read_stanza(input)?),
+                REPLY => Self::Reply(read_stanza(input)?),
                 OF_HOST => Self::OfHost(read_stanza(input)?),
                 ACT => {
                     let (from, number) = (Incarnation(input.number()?), input.number()?);

@@ -298,7 +298,7 @@ impl Presences {
         letter: Letter,
     ) -> Option<Task> {
         match letter {
-            Letter::Stanza(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
+            Letter::Stanza(_) | Letter::Reply(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
             Letter::Broadcast { stanza, except } => {
                 let word = word?;
                 let is_heard = match except.is_empty() {

@@ -16,13 +16,13 @@ use super::handoff::Overtakes;
 use super::queued::InTurn;
 use super::{Accepted, Disposition};
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Outcome, Passage, Passing, Review, Wants, Way};
+use crate::extension::{Admission, Passage, Passing, Review, Wants, Way};
 use crate::server::deliver::address::Address;
 use crate::server::deliver::answer::{is_full, try_again};
 use crate::server::deliver::destination::Destination;
 use crate::server::deliver::give::{Message, Origin};
 use crate::server::{Core, Task, caught};
-use crate::session::{AccountState, HostCode, SessionHandle, Validity};
+use crate::session::{AccountState, HostCode, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::sync::common::Mutex;
 
@@ -181,14 +181,9 @@ impl<C: SharedConnection> Core<C> {
         };
         match self.destination(&to.bare) {
             Destination::Here => {}
-            #[cfg(feature = "cluster")]
-            Destination::OtherNode => {
-                return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
-            }
-            Destination::OtherDomain => {
+            Destination::Elsewhere => {
                 let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
-                self.delivered(origin, message, None, &[], Outcome::Routed, None);
-                return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
+                return self.hand_on(origin, message);
             }
         }
         if !to.is_account() {

@@ -11,6 +11,7 @@ use super::super::blocked::Pending;
 use super::{Driver, OurHeader, Proved, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::server::legs::{Adoption, Edges, GoesOn, LOOK_AGAIN, Line, Times};
+use crate::session::HostCode;
 use crate::stanza::Frame;
 use crate::stream::StreamError;
 
@@ -20,6 +21,10 @@ pub(in crate::server) struct Away<C: SharedConnection> {
     /// What came with the authentication is being done: until then it may yet come back.
     is_asked: bool,
     is_bound: bool,
+    /// Its home has closed it.
+    is_ending: bool,
+    /// The account is that of a guest.
+    is_guest: bool,
 }
 
 impl<C: SharedConnection> Drop for Away<C> {
@@ -77,7 +82,9 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.set_deadline(self.core.limits.silence);
         let line = edges.open(self.connection.clone(), &adoption);
-        self.pending = Some(Pending::Away(Box::new(Away { line, is_asked, is_bound: false })));
+        let is_guest = adoption.is_guest;
+        let away = Away { line, is_asked, is_bound: false, is_ending: false, is_guest };
+        self.pending = Some(Pending::Away(Box::new(away)));
     }
 
     fn away(&self) -> Option<&Away<C>> {
@@ -116,6 +123,11 @@ impl<C: SharedConnection> Driver<C> {
         self.away().is_some_and(|away| away.is_asked)
     }
 
+    /// Whether all that is waited for is a client that takes what its home has said last.
+    pub(in super::super) fn is_ending_away(&self) -> bool {
+        self.away().is_some_and(|away| away.is_ending)
+    }
+
     /// Whether it has a session elsewhere.
     pub(in crate::server) fn is_bound_away(&self) -> bool {
         self.away().is_some_and(|away| away.is_bound)
@@ -124,19 +136,28 @@ impl<C: SharedConnection> Driver<C> {
     /// Acts on what is new. What it waits for is never here.
     pub(in super::super) fn poll_away(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(away) = self.away() else { return Poll::Ready(()) };
+        away.line.go_on();
         let news = away.line.poll(cx);
         if let Some(cx) = cx {
             self.drain_hook.wake_on_write(cx.waker());
         }
         let is_asked = away.is_asked;
+        if let Some(message) = news.panicked {
+            self.core.faults.panicked(HostCode::Connection, &self.peer, None, message);
+        }
         if is_asked && news.is_refused {
             self.pending = None;
+            // As a guest it comes anew: what was there is being removed.
+            self.leave_guests();
             self.login_impossible();
             return Poll::Ready(());
         }
         if is_asked && (news.has_shown || news.is_bound) {
             self.parser.set_strict(false);
             self.parser.authenticated(&self.core.limits.stream);
+            if self.away().is_some_and(|away| !away.is_guest) {
+                self.leave_guests();
+            }
         }
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.header_sent |= news.has_shown;
@@ -144,6 +165,10 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(away) = self.away_mut() {
             away.is_asked &= !(news.has_shown || news.is_bound);
             away.is_bound |= news.is_bound;
+        }
+        if news.is_ending && news.closed.is_none() && !self.is_ending_away() {
+            self.away_mut().into_iter().for_each(|away| away.is_ending = true);
+            self.set_deadline(self.core.limits.close);
         }
         if let Some(is_flushed) = news.closed {
             self.finish(if is_flushed { Close::Flush } else { Close::Abort });
