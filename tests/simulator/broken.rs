@@ -43,7 +43,7 @@ fn wrong(broken: Option<Break>, weather: Weather, seed: u64) -> Option<String> {
 }
 
 /// How many seeds from that one on may be needed: what happens in a world changes with the server.
-const MORE: u64 = 6;
+const MORE: u64 = 12;
 
 #[test]
 fn node_every_break_is_noticed() {
