@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use xmpp_session::connection::Recorder;
 use xmpp_session::jid::{BareJid, FullJid};
-use xmpp_session::server::{Bot, BotError, Limits, ServerBuilder, Shutdown};
+use xmpp_session::server::{
+    Bot, BotError, DomainPolicy, GuestPolicy, Limits, ServerBuilder, Shutdown,
+};
 use xmpp_session::stanza::{Stanza, canonicalise};
 use xmpp_session::stream::{StreamCondition, StreamError};
 
-use crate::common::nodes::{Node, Nodes};
+use crate::common::nodes::{Client, Node, Nodes, OPEN, bind};
 use crate::nodes::leave;
 
 fn bot(world: &Nodes, at: &Node, account: &BareJid) -> Bot<Recorder> {
@@ -244,4 +246,133 @@ fn node_13_a_bot_ends_with_the_home_of_its_account_and_with_its_edge() {
     world.node(edge).stop(true);
     world.advance(Duration::from_secs(10));
     assert_eq!(home.server.registry().sessions(&polly).count(), 0);
+}
+
+const HALL: &str = "guests.example";
+
+/// Nodes that let guests in, and how many.
+fn hall(moves: bool, most: usize) -> Nodes {
+    let guests = move |_, builder: ServerBuilder<Recorder>| {
+        let mut policy = DomainPolicy::default();
+        let mut guests = GuestPolicy::default();
+        (guests.most, guests.rate) = (most, None);
+        policy.guests = Some(guests);
+        builder.domain_with(HALL.parse().unwrap(), policy)
+    };
+    if moves { Nodes::moving(3, guests) } else { Nodes::with(3, guests) }
+}
+
+/// A guest at this node, and what it is called; `None`: it is not let in.
+fn guest(world: &Nodes, at: usize) -> Option<(Client, BareJid)> {
+    let open = OPEN.replace("example.com", HALL);
+    let client = world.connect_with(&world.node(at), &open);
+    let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'>=</auth>";
+    if !world.ask(&client, auth).contains("<success") {
+        return None;
+    }
+    world.say(&client, &open);
+    let told = world.ask(&client, &bind("hat"));
+    let jid = told.split_once("<jid>")?.1.split_once('/')?.0;
+    let jid = BareJid::new(jid).ok()?;
+    world.say(&client, "<presence/>");
+    let _own = client.received();
+    Some((client, jid))
+}
+
+fn has_account(world: &Nodes, guest: &BareJid) -> Vec<bool> {
+    let nodes = world.all();
+    let asked = nodes.iter().filter(|node| node.is_member());
+    asked.map(|node| world.run(node.server.account(guest).roster()).is_ok()).collect()
+}
+
+#[test]
+fn guest_7_a_guest_of_any_node_is_at_the_home_of_its_account() {
+    let world = hall(false, 9);
+    let romeo = world.account_at(1, "romeo");
+    let orchard = world.online(&romeo, "orchard");
+    // Until there was one at each node, whatever they are called.
+    let mut guests: Vec<_> = (0..9).map(|n| guest(&world, n % 3).unwrap()).collect();
+    assert!(guest(&world, 0).is_some(), "each node lets so many in");
+    for (client, jid) in &guests {
+        assert_eq!(has_account(&world, jid), [true; 3]);
+        world.say(&orchard, &format!("<message to='{jid}' type='chat'><body>hi</body></message>"));
+        assert!(client.received().contains("<body>hi</body>"));
+        world.say(client, &format!("<presence to='{romeo}' type='subscribe'/>"));
+        world.say(&orchard, &format!("<presence to='{jid}' type='subscribed'/>"));
+        assert!(client.received().contains(&format!("from='{romeo}/orchard'")));
+        let told =
+            world.ask(client, "<message to='a@example.org' id='m'><body>out</body></message>");
+        assert!(told.contains("<forbidden "), "{told}");
+    }
+    let homes = guests.iter().map(|(_, jid)| (0..3).find(|n| world.node(*n).is_home_of(jid)));
+    assert!(homes.collect::<std::collections::BTreeSet<_>>().len() > 1);
+    let _before = orchard.received();
+    while let Some((client, jid)) = guests.pop() {
+        client.cut();
+        world.advance(Duration::from_secs(1));
+        assert_eq!(has_account(&world, &jid), [false; 3]);
+        assert!(
+            orchard.received().contains(&format!("from='{jid}' to='{romeo}' type='unsubscribe'"))
+        );
+    }
+}
+
+#[test]
+fn guest_7_a_guest_moves_with_its_account() {
+    let world = hall(true, 40);
+    let romeo = world.account_at(1, "romeo");
+    let orchard = world.client_at(&world.node(1), &romeo, "orchard");
+    let get = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+    world.say(&orchard, &format!("{get}<presence/>"));
+    let mut guests = Vec::new();
+    while guests.iter().filter(|(_, jid)| world.node(0).is_home_of(jid)).count() < 3 {
+        guests.push(guest(&world, 1 + guests.len() % 2).unwrap());
+    }
+    guests.retain(|(_, jid)| world.node(0).is_home_of(jid));
+    for (client, jid) in &guests {
+        world.say(client, &format!("<presence to='{romeo}' type='subscribe'/>"));
+        world.say(&orchard, &format!("<presence to='{jid}' type='subscribed'/>"));
+        world.say(&orchard, &format!("<presence to='{jid}' type='subscribe'/>"));
+        let _told = client.received();
+    }
+    let _told = orchard.received();
+    leave(&world, &[(0, Shutdown::new)], |_| {});
+    for (client, jid) in &guests {
+        assert!(client.is_connected());
+        let roster = world.run(world.node(2).server.account(jid).roster()).unwrap();
+        assert_eq!((roster.len(), roster.requests().count()), (1, 1));
+        let told =
+            world.ask(client, "<message to='a@example.org' id='m'><body>out</body></message>");
+        assert!(told.contains("<forbidden "), "{told}");
+    }
+    assert!(!orchard.received().contains("unavailable"));
+    for (client, jid) in &guests {
+        client.cut();
+        world.advance(Duration::from_secs(1));
+        assert!(!has_account(&world, jid).contains(&true));
+        let told = orchard.received();
+        assert!(told.contains(&format!("from='{jid}' to='{romeo}' type='unsubscribe'")), "{told}");
+    }
+}
+
+#[test]
+fn guest_7_a_guest_ends_with_its_edge_and_with_its_home() {
+    let world = hall(false, 40);
+    let (mut of_edge, mut of_home) = (None, None);
+    while of_edge.is_none() || of_home.is_none() {
+        let (client, jid) = guest(&world, 1).unwrap();
+        if world.node(2).is_home_of(&jid) {
+            of_edge = Some((client, jid));
+        } else {
+            of_home = guest(&world, 2).filter(|(_, jid)| world.node(1).is_home_of(jid)).or(of_home);
+        }
+    }
+    world.node(1).stop(true);
+    world.advance(Duration::from_secs(10));
+    let ((_, one), (client, other)) = (of_edge.unwrap(), of_home.unwrap());
+    for jid in [&one, &other] {
+        let is_there = world.run(world.node(2).server.account(jid).roster()).is_ok();
+        assert!(!is_there, "{jid}");
+    }
+    assert!(!client.is_connected());
 }

@@ -1034,6 +1034,8 @@ fn node_19_a_node_leaves_and_nothing_is_lost() {
     });
     assert!(leaver.is_over() && leaver.server.node().unwrap().is_fenced());
     assert_eq!(*leaver.faults.lock().unwrap(), []);
+    // The others know it by their next renewal.
+    world.advance(Duration::from_secs(1));
     assert_eq!(world.home(&juliet).server.node().unwrap().metrics().members, 2);
     assert_eq!(speaker.received().matches("<error").count(), 0);
     for client in [&mut hall, &mut orchard] {
@@ -1144,4 +1146,91 @@ fn node_17_answers_come_for_who_is_available_still() {
     let told = world.ask(&orchard, &format!("<presence type='probe' to='{juliet}'/>"));
     assert!(told.contains(&seen), "{told}");
     assert!(world.ask(&orchard, "<presence/>").contains(&seen));
+}
+
+const ASK: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+
+/// A session that counts, and a contact of it whose home has stopped.
+struct Counting {
+    balcony: Client,
+    juliet: BareJid,
+    romeo: BareJid,
+    nurse: BareJid,
+    /// What it resumes by.
+    id: String,
+}
+
+fn counting(world: &Nodes) -> Counting {
+    let (juliet, romeo) = couple(world);
+    let nurse = world.account_at(0, "nurse");
+    let balcony = world.online(&juliet, "balcony");
+    let enabled = world.ask(&balcony, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    let (_, id) = enabled.split_once(" id='").expect("an id");
+    let id = id.split('\'').next().unwrap_or_default().to_owned();
+    world.node(1).stop(true);
+    Counting { balcony, juliet, romeo, nurse, id }
+}
+
+fn with_acks() -> Nodes {
+    Nodes::with(3, |_, builder| builder.extension(StreamManagement::new()))
+}
+
+fn chat(to: &BareJid) -> String {
+    format!("<message to='{to}' type='chat'><body>.</body></message>")
+}
+
+fn counts(text: &str) -> Vec<&str> {
+    text.split("<a xmlns='urn:xmpp:sm:3' h='").skip(1).map(|one| &one[..1]).collect()
+}
+
+#[test]
+fn sm_5_what_another_node_has_not_handled_is_not_acknowledged() {
+    let world = with_acks();
+    let Counting { balcony, romeo, nurse, .. } = counting(&world);
+    // What is here does not wait, nor is it acknowledged before what came earlier.
+    let said = world.ask(&balcony, &format!("{}{}{ASK}", chat(&romeo), chat(&nurse)));
+    assert_eq!(counts(&said), [""; 0], "{said}");
+    let said = world.ask(
+        &balcony,
+        &format!("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>{ASK}"),
+    );
+    assert!(said.contains("id='r'") && counts(&said).is_empty(), "{said}");
+    world.node(1).stop(false);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(counts(&balcony.received()), ["2", "3"]);
+    // From now on at once.
+    assert_eq!(counts(&world.ask(&balcony, &format!("{}{ASK}", chat(&nurse)))), ["4"]);
+    world.say(&balcony, &format!("{}{ASK}", chat(&romeo)));
+    world.advance(Duration::from_millis(100));
+    assert_eq!(counts(&balcony.received()), ["5"]);
+}
+
+#[test]
+fn sm_5_what_a_dead_home_has_not_handled_is_acknowledged_by_the_next_one() {
+    let world = with_acks();
+    let Counting { balcony, romeo, .. } = counting(&world);
+    let said = world.ask(&balcony, &format!("{}{ASK}", chat(&romeo)));
+    assert_eq!(counts(&said), [""; 0], "{said}");
+    world.advance(Duration::from_secs(10));
+    assert_eq!(counts(&balcony.received()), ["1"]);
+    let home = [0, 2].map(|n| world.node(n)).into_iter().find(|node| node.is_home_of(&romeo));
+    let orchard = world.client_at(&home.expect("a home"), &romeo, "orchard");
+    let kept = world.ask(&orchard, "<presence/>");
+    assert_eq!(kept.matches("<message").count(), 1, "{kept}");
+}
+
+#[test]
+fn sm_5_whoever_comes_back_is_told_all_that_was_received_and_nothing_twice() {
+    let world = with_acks();
+    let Counting { balcony, juliet, romeo, id, .. } = counting(&world);
+    world.say(&balcony, &format!("{}{ASK}", chat(&romeo)));
+    balcony.cut();
+    world.settle();
+    let again = world.log_in(&world.home(&juliet), &juliet);
+    let _features = again.received();
+    let said = world.ask(&again, &format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
+    assert!(said.contains("<resumed") && said.contains("h='1'"), "{said}");
+    world.node(1).stop(false);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(counts(&again.received()), [""; 0]);
 }

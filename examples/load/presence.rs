@@ -43,23 +43,30 @@ async fn befriend(load: &Load, mut me: Client) -> Result<Client> {
     if both.iter().map(|both| got.matches(both).count()).sum::<usize>() == load.contacts {
         return Ok(me);
     }
-    for contact in contacts(load, me.n) {
-        me.say(&format!("{}@{}", load.name(contact), load.domain), "subscribe").await?;
+    // The first half is asked, and asks back: two that ask at the same moment are too much for some servers.
+    let asked = contacts(load, me.n).step_by(2);
+    let asked: Vec<_> = asked.map(|n| format!("{}@{}", load.name(n), load.domain)).collect();
+    for contact in &asked {
+        me.say(contact, "subscribe").await?;
     }
     // Of what came before the roster nothing is lost.
-    let mut told = 0;
+    let (mut told, mut granted) = (0, 0);
     loop {
         for tag in got.split('<').filter(|tag| tag.starts_with("presence ")) {
             match attribute(tag, "type").as_deref() {
                 Some("subscribe") => {
                     let from = attribute(tag, "from").ok_or("a request of nobody")?;
                     me.say(&from, "subscribed").await?;
+                    granted += 1;
+                    if !asked.contains(&from) {
+                        me.say(&from, "subscribe").await?;
+                    }
                 }
                 Some("subscribed") => told += 1,
                 _ => {}
             }
         }
-        if told == load.contacts {
+        if told == load.contacts && granted == load.contacts {
             return Ok(me);
         }
         got = me.reader.read_past(">").await?;

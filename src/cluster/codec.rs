@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
 use super::leg::{Down, Ending, LegId, Up};
 use super::record::{Lease, Member, Move, Place, Record};
 use super::slots::Export;
@@ -180,7 +180,7 @@ impl Writer {
         // Nought is nobody.
         self.number(frame.source.map_or(0, |slot| u64::from(slot.0) + 1));
         match &frame.body {
-            Body::Stanza { to, bytes } => {
+            Body::Stanza { to, bytes, .. } => {
                 self.byte(STANZA);
                 self.recipients(to);
                 self.bytes(bytes);
@@ -304,7 +304,7 @@ impl Reader<'_> {
         let body = match self.byte()? {
             STANZA => {
                 let to = self.recipients()?;
-                Body::Stanza { to, bytes: self.bytes()?.into() }
+                Body::Stanza { to, bytes: self.bytes()?.into(), receipt: Receipt::default() }
             }
             PRESENCE => {
                 let to = self.recipients()?;

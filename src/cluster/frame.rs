@@ -1,5 +1,6 @@
 //! What one node tells another.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(crate) enum Body {
     Stanza {
         to: Vec<Recipient>,
         bytes: Arc<[u8]>,
+        receipt: Receipt,
     },
     /// Broadcast or directed presence of a session.
     Presence {
@@ -52,6 +54,27 @@ pub(crate) enum Body {
         said: Down,
     },
 }
+
+/// Its sender's: dropped with the last copy of a frame here, which is when it is answered, or for nobody any more. No
+/// part of what is told.
+#[derive(Clone, Default)]
+pub(crate) struct Receipt {
+    _of: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Receipt {
+    pub(crate) fn new(receipt: impl Send + Sync + 'static) -> Self {
+        Self { _of: Some(Arc::new(receipt)) }
+    }
+}
+
+impl PartialEq for Receipt {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Receipt {}
 
 /// What presence says of its session.
 #[derive(Clone, PartialEq, Eq)]
@@ -156,7 +179,10 @@ impl Frame {
     pub(crate) fn narrowed(&self, keep: impl Fn(&Recipient) -> bool) -> Self {
         let kept = |to: &[Recipient]| to.iter().filter(|one| keep(one)).cloned().collect();
         let body = match &self.body {
-            Body::Stanza { to, bytes } => Body::Stanza { to: kept(to), bytes: Arc::clone(bytes) },
+            Body::Stanza { to, bytes, receipt } => {
+                let (bytes, receipt) = (Arc::clone(bytes), receipt.clone());
+                Body::Stanza { to: kept(to), bytes, receipt }
+            }
             Body::Presence { to, word, bytes } => {
                 let (word, bytes) = (word.clone(), Arc::clone(bytes));
                 Body::Presence { to: kept(to), word, bytes }
@@ -183,7 +209,7 @@ impl Frame {
     /// What it takes up, roughly.
     pub(crate) fn cost(&self) -> usize {
         match &self.body {
-            Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => {
+            Body::Stanza { to, bytes, .. } | Body::Presence { to, bytes, .. } => {
                 let accounts: usize = to.iter().map(|recipient| recipient.account.len() + 32).sum();
                 size_of::<Numbered>() + accounts + bytes.len()
             }

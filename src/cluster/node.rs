@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::engine::{Answer, Ask};
 use super::flow::Flow;
-#[cfg(test)]
-use super::frame::Recipient;
 use super::frame::{Body, Frame, Word};
+#[cfg(test)]
+use super::frame::{Receipt, Recipient};
 use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
@@ -196,20 +196,20 @@ impl Node {
         self.member.acts_until().filter(|_| !self.is_over)
     }
 
-    /// The store has been told of the new owner of a slot; `None`: it has failed, and is asked again.
+    /// The store has been told of the new owners of slots; `None`: it has failed, and is asked again.
     pub(crate) fn handle_claimed(
         &mut self,
         now: Duration,
-        slot: Slot,
-        token: View,
-        stored: Option<Stored>,
+        claims: impl IntoIterator<Item = (Slot, View, Option<Stored>)>,
     ) {
-        match stored {
-            Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
-            None if self.token(slot) == Some(token) => {
-                self.effects.push_back(Effect::Claim { slot, token });
+        for (slot, token, stored) in claims {
+            match stored {
+                Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
+                None if self.token(slot) == Some(token) => {
+                    self.effects.push_back(Effect::Claim { slot, token });
+                }
+                None => {}
             }
-            None => {}
         }
     }
 
@@ -548,7 +548,7 @@ impl Node {
         self.effects.iter().filter_map(|effect| {
             let Effect::Handle { account, bytes, work } = effect else { return None };
             let to = vec![Recipient { slot: work.job.slot, account: Arc::clone(account) }];
-            let body = Body::Stanza { to, bytes: Arc::clone(bytes) };
+            let body = Body::Stanza { to, bytes: Arc::clone(bytes), receipt: Receipt::default() };
             Some(Arc::new(Frame { source: None, body }))
         })
     }

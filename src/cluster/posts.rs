@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::broken;
 use super::flow::Flow;
-use super::frame::{Body, Frame, Numbered, Post, Recipient, Word};
+use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
@@ -23,13 +23,14 @@ pub(crate) struct Submitted {
 
 impl Node {
     /// Sends something from an account of this slot to accounts wherever they live, in the order in which it is
-    /// submitted for each.
+    /// submitted for each. The receipt is dropped once it is handled.
     pub(crate) fn submit(
         &mut self,
         now: Duration,
         source: impl Into<Option<Slot>>,
         to: Vec<Recipient>,
         bytes: Arc<[u8]>,
+        receipt: Receipt,
     ) -> Submitted {
         let mut submitted = Submitted::default();
         if !self.may_act(now) {
@@ -44,7 +45,8 @@ impl Node {
             list.push(recipient);
         }
         if !taken.is_empty() {
-            self.dispatch(Frame { source: source.into(), body: Body::Stanza { to: taken, bytes } });
+            let body = Body::Stanza { to: taken, bytes, receipt };
+            self.dispatch(Frame { source: source.into(), body });
         }
         self.step(now);
         submitted
@@ -258,7 +260,7 @@ impl Node {
             return Vec::new();
         }
         let (to, bytes) = match &frame.body {
-            Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
+            Body::Stanza { to, bytes, .. } | Body::Presence { to, bytes, .. } => (to, bytes),
             Body::Told(bytes) => {
                 let from = origin.map_or(self.member.me, |(from, _)| from);
                 self.effects.push_back(Effect::Told { from, bytes: Arc::clone(bytes) });

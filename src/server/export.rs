@@ -11,10 +11,12 @@ use super::Core;
 use super::breaks::broken;
 use super::driver::Driver;
 use super::driver::export::Moving;
+use super::guests::Lodger;
 use crate::connection::{Close, SharedConnection};
 use crate::packed::{Reader, Writer};
-use crate::session::{HostCode, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
+use crate::session::{HostCode, Item, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
 use crate::store::{ClientKey, OfflineId};
+use crate::xep::acknowledgement;
 
 /// The first byte: a node of another version does not understand what follows.
 const VERSION: u8 = 1;
@@ -124,6 +126,10 @@ impl<C: SharedConnection> Core<C> {
         for (by, (account, contact)) in unheard {
             [by, account, contact].iter().for_each(|jid| out.text(jid.as_str()));
         }
+        match &self.guests {
+            Some(guests) => guests.export(which, &mut out),
+            None => out.count(0),
+        }
         Some(out.into_bytes())
     }
 
@@ -134,8 +140,9 @@ impl<C: SharedConnection> Core<C> {
         bytes: &[u8],
         mut connect: impl FnMut(SessionId, &[u8]) -> Option<C>,
     ) -> Result<Arrived<C>, NotAnExport> {
-        let Read { accounts, legs, broken, retries, unheard } =
+        let Read { accounts, legs, broken, retries, unheard, guests: lodgers } =
             self.read(bytes).ok_or(NotAnExport)?;
+        self.guests.iter().for_each(|guests| guests.import(&lodgers));
         let mut connect = |session| connect(session, &legs.get(&session)?.line);
         let imported = self.registry.import(accounts, &**self, &mut connect)?;
         for (by, account, contact) in unheard {
@@ -157,11 +164,22 @@ impl<C: SharedConnection> Core<C> {
             // One without a stream that goes on is lost, and dropped here.
             let leg = legs.remove(&id).filter(|_| !broken!(LegsStay));
             if let Some(Leg { line, driver, .. }) = leg {
+                let handle = session.handle();
+                for handled in handle.owed() {
+                    let answer = acknowledgement(handled);
+                    let _gone = handle.send_item(&Item::element(answer.as_bytes()));
+                }
                 let driver = Driver::moved(Arc::clone(self), session, driver);
                 going_on.push(Leg { session: id, line, driver });
             }
         }
         let broken = legs.into_values().map(|leg| leg.line).chain(broken).collect();
+        for Lodger { account, .. } in lodgers {
+            // Without its stream nobody can be it again (GUEST-3).
+            if self.registry.account(self.registry.key(account.as_str())).is_none() {
+                self.guest_left(account);
+            }
+        }
         Ok(Arrived { going_on, broken })
     }
 
@@ -188,6 +206,7 @@ impl<C: SharedConnection> Core<C> {
                 Some((account, input.list(|input| input.number().map(OfflineId::new))?))
             })?,
             unheard: input.list(|input| Some((jid(input)?, jid(input)?, jid(input)?)))?,
+            guests: input.list(Lodger::read)?,
         };
         input.is_empty().then_some(read)
     }
@@ -197,6 +216,7 @@ impl<C: SharedConnection> Core<C> {
         self.registry.forget(which, close);
         self.offline_retries.forget(which);
         self.unheard.forget(which);
+        self.guests.iter().for_each(|guests| guests.forget(which));
     }
 }
 
@@ -207,6 +227,7 @@ struct Read<'a> {
     broken: Vec<Vec<u8>>,
     retries: Vec<(BareJid, Vec<OfflineId>)>,
     unheard: Vec<(BareJid, BareJid, BareJid)>,
+    guests: Vec<Lodger>,
 }
 
 #[cfg(test)]

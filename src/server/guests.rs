@@ -1,5 +1,7 @@
 //! Guests: accounts that exist as long as somebody is logged in to them (GUEST-1…7).
 
+#[cfg(feature = "cluster")]
+mod moving;
 mod stores;
 
 use std::collections::HashMap;
@@ -18,6 +20,8 @@ use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::store::{Memory, Stores};
 use crate::stream::{StreamCondition, StreamError};
 use crate::sync::common::{Mutex, RwLock};
+#[cfg(feature = "cluster")]
+pub(in crate::server) use moving::Lodger;
 
 /// Bytes that all guests together may keep.
 const CAPACITY: usize = 16 << 20;
@@ -64,10 +68,14 @@ pub(super) struct Guests {
     kept: Memory,
 }
 
-/// What a guest may do.
+/// What a guest may do, and what it is here.
 #[derive(Clone, Copy)]
 struct Guest {
     elsewhere: bool,
+    /// Its account lives here.
+    is_here: bool,
+    /// It has come in here, and counts among those that have.
+    is_let_in: bool,
 }
 
 impl Guests {
@@ -77,17 +85,20 @@ impl Guests {
         Self { environment, accounts: RwLock::default(), arrivals, kept }
     }
 
-    /// An account for a guest, which nobody can guess; `None` where there is no room for one (LIMIT-32).
+    /// An account for a guest, which nobody can guess; `None` where there is no room for one (LIMIT-32). It lives here, or
+    /// at another node, which [knows](Self::lodge) of it as soon as the client is there.
     pub(super) fn admit(
         &self,
         domain: &DomainRef,
         policy: &GuestPolicy,
         source: Source,
+        is_here: bool,
     ) -> Option<BareJid> {
         let node = NodePart::new(&random_hex::<16>(&*self.environment)).ok()?.into_owned();
         let account = BareJid::from_parts(Some(&node), domain);
         let mut accounts = self.accounts.write();
-        let present = accounts.keys().filter(|one| one.domain() == domain).count();
+        let is_counted = |one: &BareJid, guest: &Guest| guest.is_let_in && one.domain() == domain;
+        let present = accounts.iter().filter(|(one, guest)| is_counted(one, guest)).count();
         if present >= policy.most || accounts.contains_key(&account) {
             return None;
         }
@@ -97,23 +108,36 @@ impl Guests {
                 return None;
             }
         }
-        accounts.insert(account.clone(), Guest { elsewhere: policy.elsewhere });
+        let guest = Guest { elsewhere: policy.elsewhere, is_here, is_let_in: true };
+        accounts.insert(account.clone(), guest);
         Some(account)
     }
 
     pub(super) fn has(&self, account: &BareJid) -> bool {
-        self.accounts.read().contains_key(account)
+        self.accounts.read().get(account).is_some_and(|guest| guest.is_here)
     }
 
-    fn forget(&self, account: &BareJid) {
-        self.accounts.write().remove(account);
+    fn change(&self, account: &BareJid, change: impl FnOnce(&mut Guest)) {
+        let mut accounts = self.accounts.write();
+        if let Some(guest) = accounts.get_mut(account) {
+            change(guest);
+            if !guest.is_here && !guest.is_let_in {
+                accounts.remove(account);
+            }
+        }
+    }
+
+    /// It is not let in any more; its account, which lives elsewhere, ends there.
+    #[cfg(feature = "cluster")]
+    pub(super) fn left(&self, account: &BareJid) {
+        self.change(account, |guest| guest.is_let_in = false);
     }
 
     /// GUEST-5: whether a stanza on its way to another domain has to stay.
     fn keeps(&self, stanza: &Stanza) -> bool {
         let Some(from) = stanza.from() else { return false };
         let Ok(from) = address::bare(address::bare_of(&from)) else { return false };
-        self.accounts.read().get(&from).is_some_and(|guest| !guest.elsewhere)
+        self.accounts.read().get(&from).is_some_and(|guest| guest.is_here && !guest.elsewhere)
     }
 
     /// The same stores, in which guests have accounts, and of which theirs keep nothing.
@@ -123,6 +147,18 @@ impl Guests {
 }
 
 impl<C: SharedConnection> Core<C> {
+    /// Whether it is one of several nodes, whose clients are elsewhere once they have authenticated.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_self, reason = "there are no others")
+    )]
+    pub(super) fn is_node(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.edges.get().is_some();
+        #[cfg(not(feature = "cluster"))]
+        false
+    }
+
     /// Why a stanza must not leave for another domain.
     pub(super) fn is_kept_here(&self, stanza: &Stanza) -> Option<StanzaError> {
         let guests = self.guests.as_ref()?;
@@ -138,7 +174,10 @@ impl<C: SharedConnection> Core<C> {
             // What a store of others does not take back stays as it is with any account that is gone.
             let _failed = core.remove_account(&account, &error, None).await;
             if let Some(guests) = &core.guests {
-                guests.forget(&account);
+                guests.change(&account, |guest| {
+                    guest.is_here = false;
+                    guest.is_let_in &= core.is_node();
+                });
             }
         });
     }

@@ -733,6 +733,16 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.owner().shared.out.lock().handled()
     }
 
+    /// The same, for a client that asks. `Some(None)`: some of it is on its way to other nodes, and the client is told later
+    /// ([`SessionHandle::has_arrived`]).
+    #[cfg(feature = "server")]
+    pub(crate) fn handled_when_asked(&self) -> Option<Option<u32>> {
+        #[cfg(feature = "cluster")]
+        return self.owner().shared.out.lock().handled_when_asked();
+        #[cfg(not(feature = "cluster"))]
+        self.handled().map(Some)
+    }
+
     #[cfg(feature = "server")]
     pub(crate) fn poll_input_ready(
         &self,

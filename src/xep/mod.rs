@@ -41,6 +41,8 @@ pub use last::LastActivity;
 pub use ping::Ping;
 pub use registration::{Invitation, Invitations, Invite, Registration};
 pub use sm::StreamManagement;
+#[cfg(feature = "cluster")]
+pub(crate) use sm::answer as acknowledgement;
 pub use version::SoftwareVersion;
 
 use crate::stanza::element;

@@ -185,12 +185,12 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
             return Flow::Next;
         }
         match element.name() {
-            "r" => match session.handled() {
-                Some(handled) => {
+            "r" => match session.handled_when_asked() {
+                Some(Some(handled)) => {
                     // SM-9
-                    let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{handled}'/>");
-                    let _gone = session.send_element(answer.as_bytes());
+                    let _gone = session.send_element(answer(handled).as_bytes());
                 }
+                Some(None) => {}
                 None => fail(session, "unexpected-request"),
             },
             "a" => return Self::answered(session, element),
@@ -232,6 +232,11 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         }
         Flow::Done
     }
+}
+
+/// What answers `<r/>`.
+pub(crate) fn answer(handled: u32) -> String {
+    format!("<a xmlns='urn:xmpp:sm:3' h='{handled}'/>")
 }
 
 /// Why a session was not resumed.

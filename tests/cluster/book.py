@@ -25,7 +25,7 @@ class Book:
         self.nodes = nodes
         # A directory for all that goes over each client's connection.
         self.traces = None
-        self.contacts = {}
+        self.contacts, self.accounts = {}, []
         self.devices = []
         self.sessions = []
         self.messages, self.numbers, self.highest = {}, {}, {}
@@ -207,7 +207,7 @@ class Book:
                     continue
                 ends = watcher.ends.get(jid, [])
                 # A session that died with its home did so at the fault, whatever its client knew.
-                end = self.fault if session.how == "lost" and self.fault else session.closing or session.ended
+                end = session.closing or (session.how == "lost" and self.fault) or session.ended
                 count["ends"] += 1
                 if len(ends) > 1:
                     count["twice"] += 1

@@ -102,7 +102,7 @@ class Device:
         self.ready = asyncio.Event()
         self.stay, self.task, self.inbox = False, None, None
         self.answers = {}
-        self.streams, self.over = 0, None
+        self.streams, self.over, self.is_resuming = 0, None, False
         # Nodes that said nothing are tried later than others, until then.
         self.avoided = {}
 
@@ -174,7 +174,7 @@ class Device:
 
     async def _connect(self):
         self.node = self._choose()
-        self.over, self.inbox = asyncio.Event(), asyncio.Queue()
+        self.over, self.inbox, self.is_resuming = asyncio.Event(), asyncio.Queue(), False
         connect = asyncio.get_running_loop().create_connection(
             lambda: Wire(self._take, self._over, self._trace), *self.peer.address(self.node)
         )
@@ -197,18 +197,20 @@ class Device:
         self.quiet = asyncio.create_task(self._watch(self.wire, self.over))
 
     async def _resume(self):
-        session = self.session
+        session, self.is_resuming = self.session, True
         self.wire.write(f"<resume xmlns='urn:xmpp:sm:3' previd='{escape(session.id)}' h='{session.received}'/>")
         answer = await self._next("resumed", "failed")
         self._acknowledge(session, answer.get("h"))
         if answer.tag == SM + "resumed":
             self.resumed += 1
             self.book.resumed(self)
+            self.is_resuming = False
             for text, _ in session.unacknowledged:
                 self.wire.write(text)
             self.wire.write("<r xmlns='urn:xmpp:sm:3'/>")
             return True
         self.refused += 1
+        self.is_resuming = False
         self._end("lost")
         self.book.refused(self, session)
         return False
@@ -277,7 +279,9 @@ class Device:
             getattr(self, f"_take_{kind}")(session, element)
 
     def _take_message(self, session, element):
-        self.book.message(self, session, element)
+        # Behind its close tag a client acknowledges nothing: that comes again.
+        if not self.wire.has_ended:
+            self.book.message(self, session, element)
 
     def _take_presence(self, session, element):
         kind, source = element.get("type"), element.get("from")
@@ -319,7 +323,8 @@ class Device:
         session = self.session
         session.sent += 1
         session.unacknowledged.append((text, acknowledged))
-        if self.wire:
+        # What is said while the session is resumed goes behind what is said again.
+        if self.wire and not self.is_resuming:
             self.wire.write(text)
 
     def send_message(self, to, name, body, acknowledged):

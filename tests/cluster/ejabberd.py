@@ -81,7 +81,7 @@ class Ejabberd(Peer):
 
     async def prepare(self, directory, accounts):
         self.directory = directory
-        self.database = f"ejabberd_{os.getpid()}"
+        self.database = "ejabberd_" + re.sub(r"\W", "_", os.path.basename(directory).lower())
         await run("psql", self.server, "-qc", f"CREATE DATABASE {self.database}")
         url = self.server.rsplit("/", 1)[0] + "/" + self.database
         await run("psql", url, "-qv", "ON_ERROR_STOP=1", "-f", "/usr/share/ejabberd/sql/pg.sql")

@@ -149,7 +149,7 @@ class Ours(Peer):
                 found = bytes.fromhex(await self._sql("SELECT encode(record, 'hex') FROM xmpp_session.xmpp_cluster"))
             else:
                 found = await self._hget("xmpp", "record")
-        except (OSError, AssertionError, asyncio.IncompleteReadError):
+        except (OSError, ValueError, AssertionError, asyncio.IncompleteReadError):
             return None
         return read_record(found) if found else None
 

@@ -26,10 +26,10 @@ class Round:
         """From now on times count. Sessions that live at `node` may be lost."""
         self.node = node
         if node:
-            devices = self.book.devices
-            homes = await self.peer.homes({device.account for device in devices})
+            homes = await self.peer.homes(self.book.accounts)
             # Where a server has no homes, a session lives where its client is connected.
-            self.died = {device.account for device in devices if (homes[device.account] or device.node) == node}
+            edges = {device.account: device.node for device in self.book.devices}
+            self.died = {account for account, home in homes.items() if (home or edges.get(account, node)) == node}
         self.book.fault = time.monotonic()
 
     def stopped(self):
@@ -37,7 +37,7 @@ class Round:
         ends = self.peer.ends()
         nodes = [node for node in ends if node != self.node and ends[node] > self.ends.get(node, 0)]
         if nodes:
-            self.died = {device.account for device in self.book.devices}
+            self.died = set(self.book.accounts)
         return nodes
 
     async def _kill(self):
@@ -76,7 +76,7 @@ class Round:
         self.what = f"away for {away:.1f} s"
         if away > self.peer.TTL / 2:
             # Nodes had to stop: all that they had is lost.
-            self.died = {device.account for device in self.book.devices}
+            self.died = set(self.book.accounts)
             self.what += ": too long"
             self.ends = dict.fromkeys(self.ends, 1 << 30)
 

@@ -44,6 +44,7 @@ class Load:
             commands.pop(kind)
         self.away = [f"a{n}" for n in range(options.clients // 4)]
         self.accounts = [*steady, *goers, *self.away, *commands]
+        book.accounts = self.accounts
         ring = [*steady, *goers, *commands]
         random.Random(1).shuffle(ring)
         for at, account in enumerate(ring):

@@ -29,7 +29,7 @@ def command(kind):
 class Stock:
     """What `client.Device` is, as far as the rounds need it."""
 
-    name = "stock"
+    name, node = "stock", None
 
     def __init__(self, peer, book, account, command_):
         self.peer, self.book, self.account, self.command = peer, book, account, command_

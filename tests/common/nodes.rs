@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,10 @@ use xmpp_session::cluster::{Engine, MemoryEngine, Posts};
 use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
-use xmpp_session::server::{Cluster, Driver, FaultKind, Server, ServerBuilder, Transport, Want};
+use xmpp_session::sasl::Policy;
+use xmpp_session::server::{
+    Cluster, DomainPolicy, Driver, FaultKind, Server, ServerBuilder, Transport, Want,
+};
 use xmpp_session::session::SessionId;
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 
@@ -126,8 +130,11 @@ impl Nodes {
         let environment = Arc::clone(&self.environment) as Arc<dyn Environment>;
         let faults: Arc<Mutex<Vec<FaultKind>>> = Arc::default();
         let told = Arc::clone(&faults);
+        // Nobody is to wait for hashes.
+        let mut policy = DomainPolicy::default();
+        policy.sasl = Some(Policy::new(&*environment).iterations(NonZeroU32::MIN));
         let builder = Server::builder(environment, Stores::memory())
-            .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
+            .domain_with(DomainPart::new(DOMAIN).unwrap().into_owned(), policy)
             .on_fault(move |fault| told.lock().unwrap().push(fault.kind().clone()));
         let server = configure(builder.cluster(cluster)).build();
         let node = server.node().expect("a node");
@@ -192,12 +199,17 @@ impl Nodes {
 
     /// A client that has opened its stream.
     pub fn connect(&self, node: &Node) -> Client {
+        self.connect_with(node, OPEN)
+    }
+
+    /// The same, with this header.
+    pub fn connect_with(&self, node: &Node, open: &str) -> Client {
         let recorder = Recorder::new();
         let driver = node.server.accept(recorder.clone(), Transport::new().secure(true));
         let driver = Rc::new(RefCell::new(Some(driver)));
         let client = Client { node: node.clone(), driver, recorder };
         self.clients.borrow_mut().push(client.clone());
-        self.say(&client, OPEN);
+        self.say(&client, open);
         client
     }
 

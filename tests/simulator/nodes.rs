@@ -977,7 +977,10 @@ impl World {
         self.rest();
         for device in self.devices.iter().filter(|device| device.stage != Stage::Ready) {
             let (number, stage) = (device.number, device.stage);
-            self.truth.violations.push(format!("device {number} is not back, but {stage:?}"));
+            let nodes = self.nodes.iter().flatten();
+            let nodes: Vec<_> = nodes.map(|node| (node.process, node.handle.metrics())).collect();
+            let what = format!("device {number} is not back, but {stage:?}: {nodes:?}");
+            self.truth.violations.push(what);
         }
         for priority in [3, 0] {
             for device in 0..self.devices.len() {

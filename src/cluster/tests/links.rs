@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::cluster::Settings;
 use crate::cluster::flow::Flow;
-use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use crate::cluster::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
 use crate::cluster::leg::{Down, Ending, LegId, Up};
 use crate::cluster::link::{Arrival, Link};
 use crate::cluster::record::{Move, Place};
@@ -28,7 +28,10 @@ fn frame(text: &str, slots: &[u16]) -> Arc<Frame> {
     let recipient =
         |slot: &u16| Recipient { slot: Slot(*slot), account: format!("a{slot}").into() };
     let to = slots.iter().map(recipient).collect();
-    Arc::new(Frame { source: None, body: Body::Stanza { to, bytes: text.as_bytes().into() } })
+    Arc::new(Frame {
+        source: None,
+        body: Body::Stanza { to, bytes: text.as_bytes().into(), receipt: Receipt::default() },
+    })
 }
 
 fn text(frame: &Frame) -> String {
@@ -337,7 +340,7 @@ fn any_stanza() -> impl Strategy<Value = Frame> {
     stanza.prop_map(|(source, to, word, bytes)| Frame {
         source: source.map(Slot),
         body: match word {
-            None => Body::Stanza { to, bytes: bytes.into() },
+            None => Body::Stanza { to, bytes: bytes.into(), receipt: Receipt::default() },
             Some(word) => Body::Presence { to, word, bytes: bytes.into() },
         },
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Break;
 use crate::cluster::Settings;
 use crate::cluster::engine::{Answer, Ask};
-use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use crate::cluster::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
 use crate::cluster::member::AskId;
 use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::{Lease, Member, Place, Record};
@@ -139,7 +139,8 @@ impl World {
 
     fn say(&mut self, text: &str) -> bool {
         let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
-        let submitted = self.node.submit(self.now, MINE, to, text.as_bytes().into());
+        let submitted =
+            self.node.submit(self.now, MINE, to, text.as_bytes().into(), Receipt::default());
         self.take();
         assert!(submitted.bounced.is_empty() || submitted.is_pressed);
         submitted.bounced.is_empty()
@@ -177,7 +178,7 @@ impl World {
 
 fn stanza(text: &str, slot: Slot) -> Body {
     let to = vec![Recipient { slot, account: "juliet@example.com".into() }];
-    Body::Stanza { to, bytes: text.as_bytes().into() }
+    Body::Stanza { to, bytes: text.as_bytes().into(), receipt: Receipt::default() }
 }
 
 /// What frames a post has, by their texts.
@@ -212,7 +213,7 @@ fn node_1_an_answer_behind_the_deadline_is_not_looked_at() {
 #[test]
 fn node_2_a_fenced_node_wants_nothing_any_more() {
     let mut world = World::new(None);
-    world.node.submit(world.now, MINE, vec![], (*b"").into());
+    world.node.submit(world.now, MINE, vec![], (*b"").into(), Receipt::default());
     let late = world.now + ms(60_000);
     world.node.handle_timeout(late);
     world.node.settle(world.now);

@@ -34,7 +34,7 @@ fn read(bytes: &[u8]) -> (Number, String) {
 }
 
 fn of(frame: &Frame) -> Vec<(Number, String, Slot)> {
-    let Body::Stanza { to, bytes } = &frame.body else { return Vec::new() };
+    let Body::Stanza { to, bytes, .. } = &frame.body else { return Vec::new() };
     let number = read(bytes).0;
     to.iter().map(|one| (number, one.account.to_string(), one.slot)).collect()
 }

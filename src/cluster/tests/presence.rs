@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Break;
 use super::world::{PEACE, World};
 use crate::address::bare_of;
-use crate::cluster::frame::{Recipient, Word};
+use crate::cluster::frame::{Receipt, Recipient, Word};
 use crate::cluster::ledger::Ledgers;
 use crate::cluster::view::{Incarnation, Slot};
 use crate::packed::{Reader, Writer};
@@ -168,7 +168,13 @@ impl World {
                     let others = self.others(&account);
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     // Nothing is sent again of what is bounced: then what follows would be wrong.
-                    let submitted = host.node.submit(clock, Some(slot), others, probe.into());
+                    let submitted = host.node.submit(
+                        clock,
+                        Some(slot),
+                        others,
+                        probe.into(),
+                        Receipt::default(),
+                    );
                     if !submitted.bounced.is_empty() {
                         self.vanish(inc, clock, &account);
                     }

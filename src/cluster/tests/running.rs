@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::servers::eventually;
 use crate::cluster::Settings;
 use crate::cluster::engine::{Engine, EngineFuture, Posts};
-use crate::cluster::frame::Recipient;
+use crate::cluster::frame::{Receipt, Recipient};
 use crate::cluster::node::{Effect, Node, Stored};
 use crate::cluster::slots::Job;
 use crate::cluster::view::{Incarnation, Slot, View};
@@ -297,7 +297,7 @@ impl<'a> Life<'a> {
             }
             let to = |slot| Recipient { slot, account: "somebody".into() };
             let all = (0..SLOTS).map(Slot).map(to).collect();
-            self.node.submit(now, slot, all, Arc::new(*b"hello"));
+            self.node.submit(now, slot, all, Arc::new(*b"hello"), Receipt::default());
         }
         let view = self.node.record().view;
         self.world.seen.lock().views.insert(self.name, view);

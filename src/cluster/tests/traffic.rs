@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::{Event, MS, PEACE, Time, World};
-use crate::cluster::frame::Recipient;
+use crate::cluster::frame::{Receipt, Recipient};
 use crate::cluster::view::{Incarnation, Slot};
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
                 }
                 let Some(host) = self.hosts.get_mut(&inc) else { return };
                 let names: Vec<_> = to.iter().map(|one| Arc::clone(&one.account)).collect();
-                let submitted = host.node.submit(clock, slot, to, bytes.into());
+                let submitted = host.node.submit(clock, slot, to, bytes.into(), Receipt::default());
                 self.log(|| format!("{inc:?}: {} says {number} to {names:?}", from.account));
                 for one in &submitted.bounced {
                     self.messages.sent(number, &one.account, true);

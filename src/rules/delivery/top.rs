@@ -8,7 +8,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Top {
     highest: i8,
-    highest_live: Option<i8>,
+    /// -1 if there is no live one.
+    highest_live: i8,
 }
 
 impl Top {
@@ -16,19 +17,19 @@ impl Top {
     /// transport; `None` if all are negative.
     #[must_use]
     pub(crate) fn choose(available: impl IntoIterator<Item = (i8, bool)>) -> Option<Self> {
-        let (mut highest, mut highest_live) = (None, None);
-        for (priority, live) in available.into_iter().filter(|(priority, _)| *priority >= 0) {
-            highest = highest.max(Some(priority));
+        let (mut highest, mut highest_live) = (-1, -1);
+        for (priority, live) in available {
+            highest = highest.max(priority);
             if live {
-                highest_live = highest_live.max(Some(priority));
+                highest_live = highest_live.max(priority);
             }
         }
-        highest.map(|highest| Self { highest, highest_live })
+        (highest >= 0).then_some(Self { highest, highest_live })
     }
 
     /// Whether an available session with this priority, live or hibernating, gets the message.
     #[must_use]
     pub(crate) fn takes(&self, priority: i8, live: bool) -> bool {
-        priority == self.highest || live && Some(priority) == self.highest_live
+        priority == self.highest || live && priority >= 0 && priority == self.highest_live
     }
 }

@@ -106,6 +106,11 @@ impl<C: SharedConnection> Outgoing<C> {
     pub(crate) const fn stanza(&self) -> &Stanza {
         &self.stanza
     }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn origin(&self) -> Option<&SessionHandle<C>> {
+        self.origin.as_ref()
+    }
 }
 
 impl<C: SharedConnection> Core<C> {

@@ -18,6 +18,9 @@ pub(super) struct Terms {
     expires: Option<Duration>,
     /// The account, if it ends with this transport (GUEST-3).
     pub(super) guest: Option<BareJid>,
+    /// Of several nodes this is where that account lives.
+    #[cfg(feature = "cluster")]
+    pub(super) lives_here: bool,
 }
 
 #[cfg(feature = "cluster")]
@@ -34,7 +37,7 @@ impl Terms {
     pub(super) fn import(now: Duration, input: &mut Reader<'_>) -> Option<Self> {
         let expires = input.option(Reader::time)?.map(|left| now.saturating_add(left));
         let guest = input.option(|input| BareJid::new(input.text()?).ok())?;
-        Some(Self { expires, guest })
+        Some(Self { expires, guest, lives_here: true })
     }
 
     pub(super) const fn expires_at(&mut self, at: Duration) {
@@ -62,8 +65,36 @@ impl<C: SharedConnection> Driver<C> {
         let terms = self.rare.as_mut().map(|rare| &mut rare.terms);
         let guest = terms.and_then(|terms| terms.guest.take_if(|guest| guest != account));
         if let Some(guest) = guest {
-            self.core.guest_left(guest);
+            self.end_guest(guest);
         }
+    }
+
+    /// The client is no guest any more.
+    #[cfg(feature = "cluster")]
+    pub(super) fn leave_guests(&mut self) {
+        let guest = self.rare.as_mut().and_then(|rare| rare.terms.guest.take());
+        guest.into_iter().for_each(|guest| self.end_guest(guest));
+    }
+
+    /// The client is not this guest any more, and nobody else will be.
+    pub(super) fn end_guest(&self, guest: BareJid) {
+        #[cfg(feature = "cluster")]
+        {
+            let lives_here = self.rare.as_ref().is_some_and(|rare| rare.terms.lives_here);
+            if self.core.is_node() && !lives_here {
+                self.core.guests.iter().for_each(|guests| guests.left(&guest));
+                return;
+            }
+        }
+        self.core.guest_left(guest);
+    }
+
+    /// Of several nodes this is where the account of its client lives, which is a guest.
+    #[cfg(feature = "cluster")]
+    pub(super) fn lodge(&mut self, account: &BareJid) {
+        self.core.lodge_guest(account);
+        let terms = self.terms_mut();
+        (terms.guest, terms.lives_here) = (Some(account.clone()), true);
     }
 
     /// The login is good until then, on the clock of day.
@@ -94,7 +125,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(guest) = guest {
             // Its session first.
             self.state = State::Over;
-            self.core.guest_left(guest);
+            self.end_guest(guest);
         }
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::letter::Letter;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command};
-use crate::cluster::{Recipient, Slot};
+use crate::cluster::{Receipt, Recipient, Slot};
 use crate::connection::SharedConnection;
 use crate::extension::AccountError;
 use crate::oneshot::{self, Sender};
@@ -105,6 +105,7 @@ impl<C: SharedConnection> Clustered<C> {
             word: None,
             bytes,
             undelivered,
+            receipt: Receipt::default(),
         }));
     }
 }

@@ -26,9 +26,10 @@ use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
-use crate::session::HostCode;
+use crate::session::{HostCode, Item};
 use crate::stanza::{Condition, Stanza};
 use crate::store::{StoreError, deposed};
+use crate::xep::acknowledgement;
 
 pub(super) struct Actor<C: SharedConnection> {
     node: Node,
@@ -176,6 +177,7 @@ impl<C: SharedConnection> Actor<C> {
             self.greet(core, clustered);
             is_idle &= !self.carry_out(core, clustered);
             is_idle &= !self.legs(core, clustered);
+            is_idle &= !acknowledge(clustered);
             is_idle &= !self.hand_over(core, clustered);
             is_idle &= !self.looks_again(core, cx);
             if is_idle || turn % TURNS == 0 {
@@ -204,9 +206,9 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => {
                 self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
-                for (slot, token) in std::mem::take(&mut self.unheard) {
-                    self.node.handle_claimed(now, slot, token, None);
-                }
+                let unheard = std::mem::take(&mut self.unheard);
+                let again = unheard.into_iter().map(|(slot, token)| (slot, token, None));
+                self.node.handle_claimed(now, again);
             }
             Command::Leave(stays) => {
                 self.node.leave(stays);
@@ -221,10 +223,10 @@ impl<C: SharedConnection> Actor<C> {
                     self.effect(core, clustered, effect);
                 }
             }
-            Command::Submit(Submission { source, to, word, bytes, undelivered }) => {
+            Command::Submit(Submission { source, to, word, bytes, undelivered, receipt }) => {
                 let submitted = match word {
                     Some(word) => self.node.submit_presence(now, source, to.clone(), word, bytes),
-                    None => self.node.submit(now, source, to.clone(), bytes),
+                    None => self.node.submit(now, source, to.clone(), bytes, receipt),
                 };
                 // NODE-7
                 if submitted.is_pressed {
@@ -303,6 +305,7 @@ impl<C: SharedConnection> Actor<C> {
                 }
             }
         }
+        let mut claimed = Vec::new();
         for ((slot, token), said) in self.claims.ready(cx) {
             heard = true;
             match stored(&said) {
@@ -313,9 +316,10 @@ impl<C: SharedConnection> Actor<C> {
                     }
                     self.unheard.push((slot, token));
                 }
-                stored => self.node.handle_claimed(now(), slot, token, stored),
+                stored => claimed.push((slot, token, stored)),
             }
         }
+        self.node.handle_claimed(now(), claimed);
         heard
     }
 
@@ -661,6 +665,17 @@ impl<C: SharedConnection> Actor<C> {
 /// The host hears why this node is none.
 fn misfit<C: SharedConnection>(core: &Core<C>, error: String) {
     core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
+}
+
+/// Tells clients what is handled elsewhere (SM-5); whether that was anything.
+fn acknowledge<C: SharedConnection>(clustered: &Clustered<C>) -> bool {
+    let arrived = std::mem::take(&mut *clustered.arrived.lock());
+    for (session, stanza) in &arrived {
+        for handled in session.has_arrived(*stanza) {
+            let _gone = session.send_item(&Item::element(acknowledgement(handled).as_bytes()));
+        }
+    }
+    !arrived.is_empty()
 }
 
 /// The accounts of a slot.

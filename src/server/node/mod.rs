@@ -60,6 +60,7 @@ pub(in crate::server) struct Clustered<C: SharedConnection> {
     pub(in crate::server) placement: Arc<Placement>,
     inbox: Arc<Inbox<C>>,
     acts: act::Acts,
+    arrived: submit::Arrived<C>,
     /// Taken while it runs.
     actor: Mutex<Option<Box<Actor<C>>>>,
     engine: Arc<dyn Engine>,
@@ -187,12 +188,12 @@ impl<C: SharedConnection> Clustered<C> {
         let node = Node::new(me, name, crate::cluster::SLOTS, settings);
         let actor = Mutex::new(Some(Box::new(Actor::new(me, node))));
         let inbox = Arc::new(Inbox::new());
-        let acts = act::Acts::default();
+        let (acts, arrived) = (act::Acts::default(), submit::Arrived::default());
         let edges = {
             let inbox = Arc::downgrade(&inbox);
             Edges::new(move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake()))
         };
-        Self { placement, inbox, acts, actor, engine, posts, store, me, connect, edges }
+        Self { placement, inbox, acts, arrived, actor, engine, posts, store, me, connect, edges }
     }
 
     /// The clients that have authenticated here.

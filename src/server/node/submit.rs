@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use jid::BareJid;
+use parking_lot::Mutex;
 
 use super::letter::{Letter, Tale};
 use super::{Clustered, Command};
 use crate::address;
-use crate::cluster::{Incarnation, Recipient, Slot, Word};
+use crate::cluster::{Incarnation, Receipt, Recipient, Slot, Word};
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::server::Core;
 use crate::server::deliver::route::Outgoing;
-use crate::session::Validity;
+use crate::session::{SessionHandle, Validity};
 use crate::shield::note_behind;
 use crate::stanza::{Kind, Stanza};
 
@@ -24,6 +25,24 @@ pub(super) struct Submission<C: SharedConnection> {
     pub(super) word: Option<Word>,
     pub(super) bytes: Arc<[u8]>,
     pub(super) undelivered: Undelivered<C>,
+    pub(super) receipt: Receipt,
+}
+
+/// A client that counts what is handled has sent this stanza to another node (SM-5).
+struct Underway<C: SharedConnection> {
+    session: SessionHandle<C>,
+    stanza: u32,
+    arrived: Arrived<C>,
+}
+
+/// Stanzas that are handled, of which their clients are to be told.
+pub(super) type Arrived<C> = Arc<Mutex<Vec<(SessionHandle<C>, u32)>>>;
+
+impl<C: SharedConnection> Drop for Underway<C> {
+    fn drop(&mut self) {
+        // In the midst of what the node does: its client is told later.
+        self.arrived.lock().push((self.session.clone(), self.stanza));
+    }
 }
 
 /// Who is told that a letter cannot go.
@@ -53,8 +72,9 @@ impl<C: SharedConnection> Clustered<C> {
         let to = vec![Recipient { slot, account }];
         let word = word(outgoing.stanza());
         let bytes = Letter::Stanza(outgoing.stanza().clone()).encode();
+        let receipt = self.receipt(&outgoing);
         let undelivered = Undelivered::Stanza(outgoing);
-        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
+        self.put_in_order(Submission { source, to, word, bytes, undelivered, receipt }, validity);
     }
 
     /// A letter from this account, which lives here, to these.
@@ -69,7 +89,17 @@ impl<C: SharedConnection> Clustered<C> {
         let (bare, _) = address::parts(from);
         let source = bare.contains('@').then(|| Slot::of(bare));
         let (bytes, undelivered) = (letter.encode(), Undelivered::Nothing);
-        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
+        let receipt = Receipt::default();
+        self.put_in_order(Submission { source, to, word, bytes, undelivered, receipt }, validity);
+    }
+
+    /// Until it is handled elsewhere, a client that counts is not told that it is.
+    fn receipt(&self, outgoing: &Outgoing<C>) -> Receipt {
+        let underway = outgoing.origin().and_then(|session| {
+            let (session, stanza) = (session.clone(), session.sets_out()?);
+            Some(Underway { session, stanza, arrived: Arc::clone(&self.arrived) })
+        });
+        underway.map(Receipt::new).unwrap_or_default()
     }
 
     fn put_in_order(&self, submission: Submission<C>, validity: Validity<'_>) {
@@ -149,7 +179,8 @@ impl<C: SharedConnection> Core<C> {
         let account = Arc::<str>::from(account.as_str());
         let to = vec![Recipient { slot: Slot::of(&account), account }];
         let (bytes, undelivered) = (Letter::Reply(answer).encode(), Undelivered::Nothing);
-        let submission = Submission { source, to, word: None, bytes, undelivered };
+        let receipt = Receipt::default();
+        let submission = Submission { source, to, word: None, bytes, undelivered, receipt };
         node.put_in_order(submission, Validity::FOR_GOOD);
     }
 

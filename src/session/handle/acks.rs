@@ -16,6 +16,24 @@ impl<C: SharedConnection> SessionHandle<C> {
         !out.ended && out.link.is_some() && out.epoch == epoch
     }
 
+    /// The stanza that is in work goes to another node: its number, where that is to be told by [`has_arrived`](Self::has_arrived).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn sets_out(&self) -> Option<u32> {
+        if self.is_retained() { self.0.out.lock().sets_out() } else { None }
+    }
+
+    /// That stanza is handled. Returned are the counts that the client is to be told.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn has_arrived(&self, stanza: u32) -> Vec<u32> {
+        self.0.out.lock().has_arrived(stanza)
+    }
+
+    /// The counts that the client has asked for and can be told now.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn owed(&self) -> Vec<u32> {
+        self.0.out.lock().owed()
+    }
+
     /// Claims the right to write one `<r/>` as part of the write that is about to happen on
     /// the transport of `epoch` ([SM-24](crate::rules#sm-24)): true where it is time for one. While an earlier one is unanswered it is only
     /// after many more stanzas or bytes.

@@ -92,6 +92,8 @@ pub(crate) struct Retained {
     /// The client is of this process, and says by itself what it has taken.
     pub(super) is_never_asked: bool,
     pub(super) share: Share,
+    #[cfg(feature = "cluster")]
+    pub(super) underway: Option<Box<super::underway::Underway>>,
 }
 
 impl Retained {
@@ -121,6 +123,8 @@ impl Retained {
             grace: None,
             is_never_asked: false,
             share: Share::new(all),
+            #[cfg(feature = "cluster")]
+            underway: None,
         }
     }
 

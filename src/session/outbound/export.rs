@@ -14,6 +14,7 @@ use super::item::To;
 use super::limits::Share;
 use super::queue::{Queue, Size};
 use super::queued::{Bounded, Queued};
+use super::underway::Underway;
 use super::{Copies, Epoch, Gate, Gates, Left, Outbound, Reply, Writing};
 use crate::connection::SharedConnection;
 use crate::environment::{Environment, Nanos};
@@ -208,6 +209,9 @@ impl Packing {
         }
         self.out.flag(retained.is_never_asked);
         self.out.count(retained.share.bytes());
+        // What was sent and not handled goes along, and is not waited for any more.
+        let asks = retained.underway.as_ref().map(|underway| underway.asks()).unwrap_or_default();
+        self.out.list(&asks, |out, ask| out.number(*ask));
     }
 }
 
@@ -391,6 +395,7 @@ impl<'a> Unpacking<'a> {
         retained.grace = self.option(Self::future)?;
         retained.is_never_asked = self.input.flag()?;
         retained.share.set(self.input.count()?);
+        retained.underway = Underway::asked(self.input.list(Reader::small)?);
         Some(retained)
     }
 }

@@ -15,6 +15,8 @@ mod item;
 mod limits;
 mod queue;
 mod queued;
+#[cfg(feature = "cluster")]
+mod underway;
 mod writer;
 
 use std::task::Waker;

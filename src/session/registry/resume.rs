@@ -338,6 +338,8 @@ impl<C: SharedConnection> Inner<C> {
             None => return Err(not_found()),
         }
         let old = out.replace_link(link);
+        #[cfg(feature = "cluster")]
+        out.forget_asks();
         let (epoch, waker) = (out.epoch, out.waker.take());
         drop(out);
         shared.set(HOLDING, false);

@@ -55,6 +55,8 @@ pub struct Truth {
     /// Whose account a device is of, and since which step it has its session.
     owners: BTreeMap<usize, &'static str>,
     since: BTreeMap<usize, u64>,
+    /// When they connected last: a login is older than its answer.
+    connected: BTreeMap<usize, u64>,
     /// Those that have said they are about to close their stream.
     closing: BTreeSet<usize>,
     /// Those that have left a login on its way, which may replace what they have begun since.
@@ -143,6 +145,7 @@ impl Truth {
         if self.was_away(device) >= self.keeps {
             self.ended(device);
         }
+        self.connected.insert(device, self.step);
     }
 
     /// A device sees an end.
@@ -167,7 +170,8 @@ impl Truth {
             let told = seen.told.entry(device).or_default();
             *told = (*told).max(seen.ends.saturating_sub(2));
         }
-        self.since.insert(device, self.step);
+        let connected = self.connected.get(&device).copied().unwrap_or_default();
+        self.since.insert(device, connected);
     }
 
     fn epoch(&self, device: usize) -> u32 {

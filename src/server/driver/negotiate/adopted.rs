@@ -33,8 +33,11 @@ impl<C: SharedConnection> Driver<C> {
             negotiating.since.accepted = now.saturating_sub(times.accepted_ago);
             negotiating.since.auth = now.saturating_sub(times.auth_ago);
         }
+        if adoption.is_guest {
+            driver.lodge(&account);
+        }
         match adoption.goes_on {
-            None => driver.restarts_as(account, adoption.is_guest),
+            None => driver.restarts_as(account),
             Some(goes_on) => driver.goes_on_as(account, goes_on),
         }
         driver.parser.feed_unread(&adoption.unread);
@@ -42,14 +45,11 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Behind SASL1: the client, which has been told so, opens its stream anew. Its login is counted already.
-    fn restarts_as(&mut self, account: BareJid, is_guest: bool) {
+    fn restarts_as(&mut self, account: BareJid) {
         let Some(mut session) = self.authenticate(account) else {
             return self.fail(StreamCondition::InternalServerError.into());
         };
-        self.spend_as(match is_guest {
-            true => self.core.ledger.guests_of(self.core.ledger.source(&self.peer)),
-            false => self.core.ledger.account(session.account()),
-        });
+        self.spend_for(session.account());
         session.restart();
         self.state = State::Authed(session);
         if let Some(negotiating) = &mut self.negotiating {

@@ -23,6 +23,8 @@ pub(in crate::server) struct Away<C: SharedConnection> {
     is_bound: bool,
     /// Its home has closed it.
     is_ending: bool,
+    /// The account is that of a guest.
+    is_guest: bool,
 }
 
 impl<C: SharedConnection> Drop for Away<C> {
@@ -80,12 +82,9 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.set_deadline(self.core.limits.silence);
         let line = edges.open(self.connection.clone(), &adoption);
-        self.pending = Some(Pending::Away(Box::new(Away {
-            line,
-            is_asked,
-            is_bound: false,
-            is_ending: false,
-        })));
+        let is_guest = adoption.is_guest;
+        let away = Away { line, is_asked, is_bound: false, is_ending: false, is_guest };
+        self.pending = Some(Pending::Away(Box::new(away)));
     }
 
     fn away(&self) -> Option<&Away<C>> {
@@ -148,12 +147,17 @@ impl<C: SharedConnection> Driver<C> {
         }
         if is_asked && news.is_refused {
             self.pending = None;
+            // As a guest it comes anew: what was there is being removed.
+            self.leave_guests();
             self.login_impossible();
             return Poll::Ready(());
         }
         if is_asked && (news.has_shown || news.is_bound) {
             self.parser.set_strict(false);
             self.parser.authenticated(&self.core.limits.stream);
+            if self.away().is_some_and(|away| !away.is_guest) {
+                self.leave_guests();
+            }
         }
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.header_sent |= news.has_shown;

@@ -16,12 +16,12 @@ impl<C: SharedConnection> Driver<C> {
         let before = self.rare.as_ref().and_then(|rare| rare.terms.guest.clone());
         let before = before.filter(|account| account.domain() == domain);
         let source = self.core.ledger.source(&self.peer);
-        let account = before.or_else(|| guests.admit(domain, policy, source));
+        let account = before.or_else(|| guests.admit(domain, policy, source, !self.core.is_node()));
         match &account {
             Some(account) => {
                 let other = self.terms_mut().guest.replace(account.clone());
                 if let Some(other) = other.filter(|other| other != account) {
-                    self.core.guest_left(other);
+                    self.end_guest(other);
                 }
             }
             None => self.limit(Limit::Guests),
