@@ -231,9 +231,9 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => {
                 self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
-                for (slot, token) in std::mem::take(&mut self.unheard) {
-                    self.node.handle_claimed(now, slot, token, None);
-                }
+                let unheard = std::mem::take(&mut self.unheard);
+                let again = unheard.into_iter().map(|(slot, token)| (slot, token, None));
+                self.node.handle_claimed(now, again);
             }
             Command::Leave(stays) => {
                 self.node.leave(stays);
@@ -330,6 +330,7 @@ impl<C: SharedConnection> Actor<C> {
                 }
             }
         }
+        let mut claimed = Vec::new();
         for ((slot, token), said) in self.claims.ready(cx) {
             heard = true;
             match stored(&said) {
@@ -340,9 +341,10 @@ impl<C: SharedConnection> Actor<C> {
                     }
                     self.unheard.push((slot, token));
                 }
-                stored => self.node.handle_claimed(now(), slot, token, stored),
+                stored => claimed.push((slot, token, stored)),
             }
         }
+        self.node.handle_claimed(now(), claimed);
         heard
     }
 
