@@ -179,7 +179,8 @@ impl<C: SharedConnection> Core<C> {
         let account = Arc::<str>::from(account.as_str());
         let to = vec![Recipient { slot: Slot::of(&account), account }];
         let (bytes, undelivered) = (Letter::Reply(answer).encode(), Undelivered::Nothing);
-        let submission = Submission { source, to, word: None, bytes, undelivered };
+        let receipt = Receipt::default();
+        let submission = Submission { source, to, word: None, bytes, undelivered, receipt };
         node.put_in_order(submission, Validity::FOR_GOOD);
     }
 
