@@ -103,6 +103,28 @@ fn node_7_an_answer_that_nobody_waits_for_goes_along_with_something_else() {
 }
 
 #[test]
+fn node_5_what_is_lost_is_sent_again_however_much_comes_behind_it() {
+    let mut link = Link::default();
+    link.number(view(1), frame("lost", &[0]));
+    flush(&mut link, 0).unwrap();
+    // Nobody is heard asking for it.
+    let mut again = Vec::new();
+    for ms in (50..500).step_by(50) {
+        link.number(view(1), frame("next", &[0]));
+        let post = flush(&mut link, ms).unwrap();
+        again.extend(seqs(&post).contains(&1).then_some(ms));
+    }
+    assert_eq!(again, [200, 400]);
+    // What has an answer begins anew.
+    link.answered(5, &[]);
+    link.number(view(1), frame("next", &[0]));
+    assert_eq!(seqs(&flush(&mut link, 550).unwrap()), [11]);
+    link.number(view(1), frame("next", &[0]));
+    assert_eq!(seqs(&flush(&mut link, 740).unwrap()), [12]);
+    assert_eq!(seqs(&flush(&mut link, 750).unwrap()), [6, 7, 8, 9, 10, 11, 12]);
+}
+
+#[test]
 fn node_5_what_has_no_answer_is_sent_again() {
     let mut link = Link::default();
     link.number(view(1), frame("a", &[0]));
