@@ -216,7 +216,7 @@ fn node_6_a_refused_frame_comes_back_by_slot() {
 
 fn place(since: u64, moving: bool) -> Place {
     let moving = moving.then_some(Move { to: ME, began: view(since) });
-    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving }
+    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving, refused: false }
 }
 
 fn goes(flow: &Flow, place: Place, at: u64) -> bool {
