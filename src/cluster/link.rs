@@ -196,7 +196,8 @@ impl Link {
         if self.unsent == 0 && !is_due {
             return None;
         }
-        if self.unsent > 0 && self.unsent == self.waiting.len() {
+        // What is new says nothing of what has had no answer before.
+        if self.unsent > 0 && self.unsent >= self.waiting.len() {
             self.sent_at = now;
         }
         (self.owes, self.owes_since, self.unanswered) = (Owes::Nothing, None, 0);
@@ -219,7 +220,8 @@ impl Link {
     /// When what has no answer is sent again: whatever is sent behind it meanwhile, since the other end asks once for what it
     /// misses, and may not be heard.
     pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
-        self.waits_since.map(|since| since.max(self.sent_at) + resend)
+        let since = self.waits_since.map_or(self.sent_at, |since| since.max(self.sent_at));
+        (!self.waiting.is_empty()).then(|| since + resend)
     }
 
     /// When what has come is answered at the latest.

@@ -145,6 +145,23 @@ fn node_5_what_has_no_answer_is_sent_again() {
 }
 
 #[test]
+fn node_5_what_is_new_does_not_put_off_what_is_sent_again() {
+    let mut link = Link::default();
+    let mut says = |ms| {
+        link.number(view(1), frame("a", &[0]));
+        seqs(&flush(&mut link, ms).unwrap())
+    };
+    assert_eq!((says(0), says(100), says(199)), (vec![1], vec![2], vec![3]));
+    assert_eq!(says(200), [1, 2, 3, 4]);
+    assert_eq!((says(399), says(400)), (vec![5], vec![1, 2, 3, 4, 5, 6]));
+    // Something has an answer: from then on.
+    assert_eq!(link.answered(2, &[]).len(), 2);
+    assert_eq!(flush(&mut link, 500), None);
+    assert_eq!(flush(&mut link, 699), None);
+    assert_eq!(seqs(&flush(&mut link, 700).unwrap()), [3, 4, 5, 6]);
+}
+
+#[test]
 fn node_5_frames_are_taken_once_and_in_order() {
     let mut link = Link::default();
     assert_eq!(link.arrives(2, view(1), view(1)), Arrival::Early);
@@ -241,7 +258,7 @@ fn node_6_a_refused_frame_comes_back_by_slot() {
 
 fn place(since: u64, moving: bool) -> Place {
     let moving = moving.then_some(Move { to: ME, began: view(since) });
-    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving }
+    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving, refused: false }
 }
 
 fn goes(flow: &Flow, place: Place, at: u64) -> bool {

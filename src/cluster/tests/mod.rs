@@ -6,6 +6,8 @@
 //! run, and `BREAK=NoDeadline` with either breaks the protocol.
 
 mod breaks;
+#[cfg(all(feature = "redis", feature = "ring"))]
+mod certificates;
 #[cfg(not(any(loom_model, shuttle)))]
 mod costs;
 mod engine;
