@@ -246,7 +246,7 @@ async def measure(name, make, names, nth, found, options):
     """All of it on nodes that have just begun."""
     peer = make()
     directory = tempfile.mkdtemp(prefix="cluster-")
-    devices = []
+    devices, is_well = [], True
     try:
         await peer.prepare(directory, [account for prefix in CHOICE for account in accounts(prefix, peer, nth)])
         await asyncio.gather(*(peer.start(node) for node in peer.NODES))
@@ -257,6 +257,7 @@ async def measure(name, make, names, nth, found, options):
                     figures = await (leave(peer, nth, options) if what == "leave" else work(peer, what, nth, options))
                 except AssertionError as error:
                     print(f"{name}, {what}: {error}", flush=True)
+                    is_well = False
                     continue
                 found[what, name].append(figures)
                 print(json.dumps({"peer": name, "work": what, "round": nth, **figures}, ensure_ascii=False), flush=True)
@@ -270,7 +271,8 @@ async def measure(name, make, names, nth, found, options):
     finally:
         await asyncio.gather(*(device.stop() for device in devices), return_exceptions=True)
         await peer.close()
-    shutil.rmtree(directory)
+    if is_well:
+        shutil.rmtree(directory)
 
 
 def tell(found):

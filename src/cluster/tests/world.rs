@@ -157,7 +157,7 @@ impl World {
         let settings = Settings {
             patience: Duration::from_millis(random.pick(&[60, 200, 700])),
             moves: 2 + random.below(4),
-            answer: if seed % 2 == 0 { Duration::ZERO } else { Duration::from_millis(10) },
+            answer: if seed.is_multiple_of(2) { Duration::ZERO } else { Duration::from_millis(10) },
             broken,
             ..Settings::of_tests()
         };

@@ -26,7 +26,8 @@ use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp, is_line};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
-use crate::session::{Accounts, Item};
+use crate::session::{Accounts, HostCode, Item};
+use crate::stanza::{Condition, Stanza};
 use crate::store::{StoreError, deposed};
 use crate::xep::acknowledgement;
 
@@ -605,7 +606,8 @@ impl<C: SharedConnection> Actor<C> {
         };
         let letter = Letter::decode(&bytes);
         let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
-        let task = match letter {
+        // A panic of an extension ends what it was asked about, and no more.
+        let carry_out = || match letter {
             Some(Letter::Stanza(stanza)) => {
                 if let Some(word) = &word {
                     self.presence.directed(core, &account, word, &stanza);
@@ -630,7 +632,7 @@ impl<C: SharedConnection> Actor<C> {
             Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
-        match task {
+        match core.shielded(HostCode::Extension, None, carry_out).flatten() {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
                 let account = is_in_turn.then(|| self.presence.begin(account));
@@ -748,14 +750,18 @@ fn stored(said: &Result<(), StoreError>) -> Option<Stored> {
 
 impl<C: SharedConnection> Core<C> {
     /// A stanza of another home of ours: it is what that has made of it, and goes to whom it is for.
-    fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
+    fn from_another_node(self: &Arc<Self>, stanza: &Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
         // What other domains send goes the way of all presence.
         let is_ours = stanza.from().is_some_and(|from| self.is_ours(address::bare_of(&from)));
-        if let Some(kind) = subscription(stanza).filter(|_| is_ours) {
-            return self.inbound_subscription(stanza, kind, &to.bare, false);
+        let route = || match subscription(stanza).filter(|_| is_ours) {
+            Some(kind) => self.inbound_subscription(stanza, kind, &to.bare, false),
+            None => self.route_to(None, stanza, &to),
+        };
+        match self.shielded(HostCode::Extension, None, route) {
+            Some(task) => task,
+            None => self.refuse(None, stanza, Condition::InternalServerError),
         }
-        self.route_to(None, stanza, &to)
     }
 }

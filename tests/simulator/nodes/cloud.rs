@@ -16,7 +16,6 @@ use xmpp_session::store::{StoreError, StoreFuture};
 use super::super::random::Random;
 
 type Inbox = Arc<dyn Fn(Arc<[u8]>) + Send + Sync>;
-/// As long as nodes ask for.
 
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
