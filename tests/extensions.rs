@@ -243,7 +243,9 @@ fn an_extension_that_panics_over_a_stanza_of_the_host_ends_that_stanza() {
     drop(juliet.received());
     let message = Stanza::message().from("a@example.net").to("juliet@example.com").id("1");
     world.server().send(message.build());
-    assert_eq!(juliet.received().concat(), "<whole/>");
+    // Between nodes nothing is written where nothing came.
+    let written = if world.is_several() { "" } else { "<whole/>" };
+    assert_eq!(juliet.received().concat(), written);
 }
 
 #[test]

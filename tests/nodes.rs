@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use xmpp_session::cluster::{
@@ -13,7 +13,7 @@ use xmpp_session::cluster::{
     View,
 };
 use xmpp_session::connection::Recorder;
-use xmpp_session::extension::{Admission, Extension};
+use xmpp_session::extension::{Admission, Extension, RequestError};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::{Item, Subscription};
@@ -770,6 +770,83 @@ fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
             }
         }
     }
+}
+
+/// Something of the host's that waits.
+struct Asked(Pin<Box<dyn Future<Output = Result<Stanza, RequestError>>>>);
+
+impl Asked {
+    fn by(node: &Node, to: &str) -> Self {
+        let iq =
+            Stanza::iq("get").from(DOMAIN).to(to).id("q").child(&element("query", "urn:q", ""));
+        let server = node.server.clone();
+        let mut asked = Self(Box::pin(async move { server.request(iq.build()).await }));
+        assert!(asked.answer().is_none());
+        asked
+    }
+
+    fn answer(&mut self) -> Option<Result<Stanza, RequestError>> {
+        match self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Whoever asks, and whenever the account moves.
+#[test]
+fn stz_13_a_request_is_answered_once_wherever_its_account_has_gone() {
+    for (asker, leaves) in [(0, false), (1, false), (2, false), (0, true), (2, true)] {
+        let world = Nodes::moving(2, |_, builder| builder.extension(StreamManagement::new()));
+        let juliet = world.account_at(1, "juliet");
+        let balcony = world.client_at(&world.node(0), &juliet, "balcony");
+        let third = world.start("n2", |builder| builder.extension(StreamManagement::new()));
+        let is_early = asker != 2;
+        let mut asked =
+            is_early.then(|| Asked::by(&world.node(asker), &format!("{juliet}/balcony")));
+        if is_early {
+            world.settle();
+            assert!(balcony.received().contains("urn:q"));
+        }
+        world.until("it is a member", || third.is_member());
+        if !is_early {
+            asked = Some(Asked::by(&world.node(2), &format!("{juliet}/balcony")));
+            world.settle();
+            assert!(balcony.received().contains("urn:q"));
+        }
+        let before = world.home(&juliet).server.node().unwrap().slots();
+        if leaves {
+            leave(&world, &[(1, Shutdown::new)], |_| {});
+            world.until("it has left", || world.node(1).is_over());
+        } else {
+            world.advance(Duration::from_secs(15));
+        }
+        assert!(before > 0 && world.all().iter().any(|node| node.is_home_of(&juliet)));
+        let mut asked = asked.unwrap();
+        assert!(asked.answer().is_none());
+        world.say(&balcony, &format!("<iq type='result' id='q' to='{DOMAIN}'/>"));
+        let answer = asked.answer().expect("an answer").unwrap();
+        assert_eq!(answer.type_().as_deref(), Some("result"), "{asker} {leaves}");
+    }
+}
+
+/// One that has nobody to answer it any more is not waited for without end, and what comes late is nobody's.
+#[test]
+fn stz_13_a_request_whose_account_is_lost_fails_once() {
+    let world = Nodes::new(2);
+    let juliet = world.account_at(1, "juliet");
+    let balcony = world.client(&juliet, "balcony");
+    let mut asked = Asked::by(&world.node(0), &format!("{juliet}/balcony"));
+    world.settle();
+    assert!(balcony.received().contains("urn:q"));
+    world.node(1).stop(true);
+    world.advance(Duration::from_secs(61));
+    assert!(matches!(asked.answer(), Some(Err(RequestError::TimedOut))));
+    // Behind the loss of its home it is as if nobody were there.
+    let to = format!("{juliet}/balcony");
+    let iq = Stanza::iq("get").from(DOMAIN).to(&to).id("q").child(&element("query", "urn:q", ""));
+    let answer = world.run(world.node(0).server.request(iq.build())).unwrap();
+    assert_eq!(answer.type_().as_deref(), Some("error"));
 }
 
 /// The faults are of host code that panicked.

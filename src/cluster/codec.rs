@@ -66,6 +66,20 @@ impl Post {
     }
 }
 
+/// The post, with what it has of slots that move as somebody else has written it.
+#[cfg(all(test, feature = "server"))]
+pub(crate) fn garbled(post: &[u8], garble: impl Fn(&[u8]) -> Vec<u8>) -> Option<Arc<[u8]>> {
+    let mut post = Post::decode(post)?;
+    for numbered in &mut post.frames {
+        let mut frame = Frame::clone(&numbered.frame);
+        if let Body::Export(export) = &mut frame.body {
+            export.content = garble(&export.content).into();
+            numbered.frame = Arc::new(frame);
+        }
+    }
+    Some(post.encode())
+}
+
 impl Lease {
     /// For an engine to keep.
     #[must_use]
@@ -124,7 +138,7 @@ impl Record {
             out.number(number(place.owner));
             out.view(place.since);
             out.view(place.lost);
-            out.number(number(place.going_to()));
+            out.number(number(place.going_to()) << 1 | u64::from(place.refused));
             if let Some(moving) = place.moving {
                 out.view(moving.began);
             }
@@ -146,12 +160,14 @@ impl Record {
         })?;
         let nodes = input.list(|input| input.number().map(Incarnation))?;
         let places = input.list(|input| {
-            let (owner, since, lost) = (input.node(&nodes)?, input.view()?, input.view()?);
-            let moving = match input.node(&nodes)? {
+            let owner = node(input.number()?, &nodes)?;
+            let (since, lost) = (input.view()?, input.view()?);
+            let number = input.number()?;
+            let moving = match node(number >> 1, &nodes)? {
                 Some(to) => Some(Move { to, began: input.view()? }),
                 None => None,
             };
-            Some(Place { owner, since, lost, moving })
+            Some(Place { owner, since, lost, moving, refused: number & 1 == 1 })
         })?;
         input.is_empty().then_some(Self { view, instance, members, places })
     }
@@ -160,6 +176,14 @@ impl Record {
 impl Place {
     fn going_to(&self) -> Option<Incarnation> {
         self.moving.map(|one| one.to)
+    }
+}
+
+/// Nought is nobody.
+fn node(number: u64, nodes: &[Incarnation]) -> Option<Option<Incarnation>> {
+    match usize::try_from(number).ok()?.checked_sub(1) {
+        None => Some(None),
+        Some(index) => nodes.get(index).copied().map(Some),
     }
 }
 
@@ -278,14 +302,6 @@ impl Reader<'_> {
 
     fn slot(&mut self) -> Option<Slot> {
         self.number()?.try_into().ok().map(Slot)
-    }
-
-    /// Nought is nobody.
-    fn node(&mut self, nodes: &[Incarnation]) -> Option<Option<Incarnation>> {
-        match usize::try_from(self.number()?).ok()?.checked_sub(1) {
-            None => Some(None),
-            Some(index) => nodes.get(index).copied().map(Some),
-        }
     }
 
     fn recipients(&mut self) -> Option<Vec<Recipient>> {

@@ -9,15 +9,16 @@
 //!
 //! A JID is kept once for all whom the same frame told, and 16 bytes of it for each.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::by_slot::BySlot;
+use super::view::Slot;
 use crate::address::bare_of;
 use crate::packed::{Reader, Writer};
 
 /// The ledgers of the accounts here.
 #[derive(Debug, Default)]
-pub(crate) struct Ledgers(BTreeMap<Arc<str>, Ledger>);
+pub(crate) struct Ledgers(BySlot<Ledger>);
 
 /// That of one account, in the order of JIDs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -119,14 +120,18 @@ impl Ledgers {
         self.tidy(account);
     }
 
-    /// The slots of these are lost: all of them are struck out. Of the accounts that are `meant`.
+    /// The slots of these are lost: all of them are struck out. Of all accounts, or those of one slot, that are `meant`.
     pub(crate) fn lose(
         &mut self,
+        only: Option<Slot>,
         is_lost: impl Fn(&str) -> bool,
         is_meant: impl Fn(&str) -> bool,
     ) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for (account, ledger) in self.0.iter_mut().filter(|(account, _)| is_meant(account)) {
+        self.0.retain(only, |account, ledger| {
+            if !is_meant(account) {
+                return true;
+            }
             let mut end = |from: &Arc<str>, resource: Option<&Arc<str>>| {
                 let is_lost = is_lost(bare_of(from));
                 if is_lost {
@@ -137,14 +142,14 @@ impl Ledgers {
             };
             ledger.told.retain(|from| end(from, None));
             ledger.directed.retain(|(from, resource)| end(from, Some(resource)));
-        }
-        self.0.retain(|_, ledger| !ledger.is_empty());
+            !ledger.is_empty()
+        });
         lost
     }
 
-    /// The ledgers of a slot, on their way with it.
-    pub(crate) fn export(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u8> {
-        let of: Vec<_> = self.0.iter().filter(|(account, _)| is_meant(account)).collect();
+    /// Those of the accounts that are `meant`, on their way with them; of one slot, where that is told.
+    pub(crate) fn export(&self, only: Option<Slot>, is_meant: impl Fn(&str) -> bool) -> Vec<u8> {
+        let of: Vec<_> = self.0.of(only).filter(|(account, _)| is_meant(account)).collect();
         let mut out = Writer::default();
         out.count(of.len());
         for (account, ledger) in of {
@@ -161,8 +166,20 @@ impl Ledgers {
 
     /// A slot has come with these. `None`: they are no ledgers, and nothing is taken.
     pub(crate) fn import(&mut self, bytes: &[u8]) -> Option<()> {
+        for (account, ledger) in Self::read(bytes)? {
+            self.0.insert(account, ledger);
+        }
+        Some(())
+    }
+
+    /// Whether these can be [imported](Self::import).
+    pub(crate) fn reads(bytes: &[u8]) -> bool {
+        Self::read(bytes).is_some()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Vec<(Arc<str>, Ledger)>> {
         let mut input = Reader::new(bytes);
-        let ledgers = input.list(|input| {
+        let mut ledgers = input.list(|input| {
             let account: Arc<str> = input.text()?.into();
             let mut told = input.list(|input| input.text().map(Arc::from))?;
             let mut directed =
@@ -171,22 +188,19 @@ impl Ledgers {
             directed.sort_unstable();
             Some((account, Ledger { told, directed }))
         })?;
-        if !input.is_empty() {
-            return None;
-        }
-        self.0.extend(ledgers.into_iter().filter(|(_, ledger)| !ledger.is_empty()));
-        Some(())
+        ledgers.retain(|(_, ledger)| !ledger.is_empty());
+        input.is_empty().then_some(ledgers)
     }
 
-    /// A slot is not here any more.
-    pub(crate) fn drop_those(&mut self, are_meant: impl Fn(&str) -> bool) {
-        self.0.retain(|account, _| !are_meant(account));
+    /// These accounts, of one slot, where that is told, are not here any more.
+    pub(crate) fn drop_those(&mut self, only: Option<Slot>, are_meant: impl Fn(&str) -> bool) {
+        self.0.retain(only, |account, _| !are_meant(account));
     }
 
     /// How many are known, each time by one account.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.0.values().map(|ledger| ledger.told.len() + ledger.directed.len()).sum()
+        self.0.of(None).map(|(_, ledger)| ledger.told.len() + ledger.directed.len()).sum()
     }
 
     fn tidy(&mut self, account: &str) {

@@ -37,6 +37,7 @@ pub(super) struct Link {
     bytes: usize,
     /// So many of these, the last ones, have to be sent, or sent again.
     unsent: usize,
+    /// When all of these were sent, or sent again.
     sent_at: Duration,
     /// Since when the first of these has no answer, or an earlier one had none.
     waits_since: Option<Duration>,
@@ -184,10 +185,10 @@ impl Link {
         resend: Duration,
         answer: Duration,
     ) -> Option<Post> {
+        self.waits_since = (!self.waiting.is_empty()).then(|| self.waits_since.unwrap_or(now));
         if self.resends_at(resend).is_some_and(|at| now >= at) {
             self.send_again();
         }
-        self.waits_since = (!self.waiting.is_empty()).then(|| self.waits_since.unwrap_or(now));
         if self.owes != Owes::Nothing {
             self.owes_since.get_or_insert(now);
         }
@@ -195,7 +196,8 @@ impl Link {
         if self.unsent == 0 && !is_due {
             return None;
         }
-        if self.unsent > 0 {
+        // What is new says nothing of what has had no answer before.
+        if self.unsent > 0 && self.unsent >= self.waiting.len() {
             self.sent_at = now;
         }
         (self.owes, self.owes_since, self.unanswered) = (Owes::Nothing, None, 0);
@@ -215,9 +217,11 @@ impl Link {
         })
     }
 
-    /// When what has no answer is sent again.
+    /// When what has no answer is sent again: whatever is sent behind it meanwhile, since the other end asks once for what it
+    /// misses, and may not be heard.
     pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| self.sent_at + resend)
+        let since = self.waits_since.map_or(self.sent_at, |since| since.max(self.sent_at));
+        (!self.waiting.is_empty()).then(|| since + resend)
     }
 
     /// When what has come is answered at the latest.

@@ -1,14 +1,14 @@
 //! A node among the others: its lease, the view that it knows, and its turn at writing the record (NODE-1, 2, 8, 11).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{Answer, Ask};
 use super::fence::Deadline;
 use super::record::{Lease, Record};
-use super::view::{Incarnation, View};
+use super::view::{Incarnation, Slot, View};
 use super::{Settings, broken};
 
 /// A number for each call of the engine, in the order of the calls.
@@ -66,13 +66,15 @@ pub(super) struct Member {
     has_news: bool,
     record: Arc<Record>,
     wants_record: bool,
+    /// Until when slots are left where they are.
+    refused: BTreeMap<Slot, Duration>,
     pub(super) leaving: bool,
     /// Somebody whose leases live for another time, for whom this node has no place.
     pub(super) misfit: Option<Lease>,
     outputs: VecDeque<Output>,
     /// A move to begin when this one leads.
     #[cfg(test)]
-    pub(super) whim: Option<(super::view::Slot, Incarnation)>,
+    pub(super) whim: Option<(Slot, Incarnation)>,
 }
 
 impl Member {
@@ -90,6 +92,7 @@ impl Member {
             has_news: false,
             record: Arc::new(Record::nothing(slots)),
             wants_record: false,
+            refused: BTreeMap::new(),
             leaving: false,
             misfit: None,
             outputs: VecDeque::new(),
@@ -336,9 +339,12 @@ impl Member {
         if read != Some((record.view, &record.instance)) || record.leader(living) != Some(self.me) {
             return;
         }
+        let rests = self.rests(now);
         let view = record.view.next();
         let next = record.with_members(living, view, false);
-        let next = next.or_else(|| record.with_moves(living, view, self.settings.moves));
+        let next = next.or_else(|| {
+            record.with_moves(living, view, self.settings.moves, |slot| !rests.contains(&slot))
+        });
         #[cfg(test)]
         let next = next.or_else(|| {
             let (slot, to) = self.whim.take()?;
@@ -347,6 +353,17 @@ impl Member {
         if let Some(next) = next {
             self.write(now, next);
         }
+    }
+
+    /// The slots whose moves wait for a while, since the last one was refused: else it would be at once again, without end.
+    fn rests(&mut self, now: Duration) -> BTreeSet<Slot> {
+        let refused: BTreeSet<_> =
+            self.record.slots().filter(|(_, place)| place.refused).map(|(slot, _)| slot).collect();
+        self.refused.retain(|slot, _| refused.contains(slot));
+        let until = now.saturating_add(self.settings.patience);
+        refused.iter().for_each(|slot| _ = self.refused.entry(*slot).or_insert(until));
+        let waits = self.refused.iter().filter(|(_, until)| now < **until);
+        waits.map(|(slot, _)| *slot).collect()
     }
 
     /// NODE-11. Another instance answers, which has no record of its own: what it had may be forgotten, and what it has

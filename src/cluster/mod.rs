@@ -10,6 +10,7 @@
 //!
 //! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
+mod by_slot;
 mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -31,7 +32,7 @@ mod record;
 mod redis;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 /// Whether a test breaks this on purpose, to see that an oracle notices.
@@ -51,6 +52,8 @@ use broken;
 
 use std::time::Duration;
 
+#[cfg(all(test, feature = "server"))]
+pub(crate) use codec::garbled;
 pub(crate) use engine::Ask;
 pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
 pub(crate) use frame::{Receipt, Recipient, Word};

@@ -32,6 +32,8 @@ pub(crate) enum Effect {
     Claim { slot: Slot, token: View },
     /// What has become of a slot here.
     Slot(Slot, Change),
+    /// These slots are about to freeze, all in this view.
+    Freezing(Vec<Slot>),
     /// All that the accounts of a slot have is to be handed over: see [`Node::export`].
     Export(Slot),
     /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
@@ -72,6 +74,12 @@ pub(crate) struct Work {
     pub(super) origin: Option<(Incarnation, u64)>,
 }
 
+impl Work {
+    pub(crate) const fn slot(self) -> Slot {
+        self.job.slot
+    }
+}
+
 /// What the store says to a claim, or to any other operation for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
@@ -81,6 +89,9 @@ pub(crate) enum Stored {
         by: View,
     },
 }
+
+/// Whether it can be read here.
+type Reads = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 pub(crate) struct Node {
     pub(super) member: Member,
@@ -102,6 +113,8 @@ pub(crate) struct Node {
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
     pub(super) effects: VecDeque<Effect>,
+    /// Whether what has come of a slot can be read here.
+    pub(super) reads: Option<Reads>,
     /// What has been dropped with good reason: what a lost slot had sent.
     #[cfg(test)]
     pub(super) void: Vec<Arc<Frame>>,
@@ -123,9 +136,15 @@ impl Node {
             stays: false,
             empty_since: None,
             effects: VecDeque::new(),
+            reads: None,
             #[cfg(test)]
             void: Vec::new(),
         }
+    }
+
+    /// A slot is taken over only if `reads` says so of what comes with it.
+    pub(crate) fn reads_by(&mut self, reads: impl Fn(&[u8]) -> bool + Send + 'static) {
+        self.reads = Some(Box::new(reads));
     }
 
     /// What it wants next.
@@ -384,13 +403,20 @@ impl Node {
         let gone = gone.filter(|node| !record.has(*node));
         self.effects.extend(gone.map(Effect::Gone));
         let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
-        for slot in &slots {
-            if record.place(*slot).lost > before.place(*slot).lost {
-                self.effects.push_back(Effect::Emptied(*slot));
+        let taken = slots.iter().map(|slot| (*slot, self.slots.take(me, now, *slot, &record)));
+        let taken: Vec<_> = taken.collect();
+        let freezes = |(slot, changes): &(Slot, Vec<Change>)| {
+            changes.contains(&Change::Frozen).then_some(*slot)
+        };
+        let freezing: Vec<_> = taken.iter().filter_map(freezes).collect();
+        if !freezing.is_empty() {
+            self.effects.push_back(Effect::Freezing(freezing));
+        }
+        for (slot, changes) in taken {
+            if record.place(slot).lost > before.place(slot).lost {
+                self.effects.push_back(Effect::Emptied(slot));
             }
-            for change in self.slots.take(me, now, *slot, &record) {
-                self.changed(*slot, change);
-            }
+            changes.into_iter().for_each(|change| self.changed(slot, change));
         }
         let is_lost = |slot: Slot| match broken!(self.settings, SweepByOwner) {
             true => before.place(slot).owner.is_some_and(|owner| !record.has(owner)),
@@ -446,8 +472,8 @@ impl Node {
         self.links.values_mut().for_each(|link| link.give_up(slot));
     }
 
-    /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, what takes too long is cancelled. The
-    /// last two exclude each other by the engine's compare-and-swap, and nothing else has to.
+    /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, or refused where it cannot be read, what takes too
+    /// long is cancelled. The last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
         let links = &self.links;
         let is_quiet = |slot| is_through(links, slot) || broken!(self.settings, NoDrain);
@@ -459,6 +485,10 @@ impl Node {
         let usurped = self.slots.usurped(record.view);
         let next = if !usurped.is_empty() {
             record.with_lost(&usurped, view)
+        } else if let unreadable = self.slots.unreadable()
+            && !unreadable.is_empty()
+        {
+            record.with_refused(&unreadable, view)
         } else if arrived.is_empty() {
             let late = self.slots.late(now, &self.settings);
             if late.is_empty() {

@@ -268,7 +268,8 @@ impl Node {
             }
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
-                self.slots.arrive(self.member.me, export.clone(), &record);
+                let reads = |content: &[u8]| self.reads.as_ref().is_none_or(|reads| reads(content));
+                self.slots.arrive(self.member.me, export.clone(), &record, reads);
                 return Vec::new();
             }
             Body::Up { slot, leg, number, said } => {

@@ -23,6 +23,15 @@ pub(crate) struct Place {
     /// The view in which it last began empty: its owner was lost, and what that had in memory.
     pub(crate) lost: View,
     pub(crate) moving: Option<Move>,
+    /// The last move was cancelled by who was to get it, and could not read what had come.
+    pub(crate) refused: bool,
+}
+
+impl Place {
+    /// It begins empty.
+    fn empty(owner: Option<Incarnation>, view: View) -> Self {
+        Self { owner, since: view, lost: view, ..Self::default() }
+    }
 }
 
 /// A slot is on its way.
@@ -132,7 +141,7 @@ impl Record {
             if !place.owner.is_some_and(lives) {
                 let owner = lightest(&loads)?;
                 loads.entry(owner).and_modify(|load| *load += 1);
-                *place = Place { owner: Some(owner), since: view, lost: view, moving: None };
+                *place = Place::empty(Some(owner), view);
             } else if is_stranded {
                 (place.since, place.moving) = (view, None);
                 if forgot {
@@ -144,8 +153,14 @@ impl Record {
     }
 
     /// Moves begin, as long as fewer than `limit` are under way: away from members that leave, else from the heaviest
-    /// to the lightest where they differ by two or more.
-    pub(crate) fn with_moves(&self, living: &[Lease], view: View, limit: usize) -> Option<Self> {
+    /// to the lightest where they differ by two or more. Of slots that `may`.
+    pub(crate) fn with_moves(
+        &self,
+        living: &[Lease],
+        view: View,
+        limit: usize,
+        may: impl Fn(Slot) -> bool,
+    ) -> Option<Self> {
         let stays = |lease: &&Lease| !lease.leaving && self.has(lease.incarnation);
         let mut loads = self.loads(living.iter().filter(stays));
         let mut new = self.next(view);
@@ -156,15 +171,17 @@ impl Record {
             let Some((&heaviest, &many)) = heaviest else { break };
             let few = loads.get(&to).copied().unwrap_or_default();
             let resting = |of: &dyn Fn(Incarnation) -> bool| {
-                let of = |place: &Place| place.moving.is_none() && place.owner.is_some_and(of);
-                new.places.iter().position(of)
+                let of = |(slot, place): (Slot, Place)| {
+                    place.moving.is_none() && place.owner.is_some_and(of) && may(slot)
+                };
+                new.slots().position(of)
             };
             // Whoever does not stay has its slots moved first, however light it is.
             let slot = resting(&|owner| !loads.contains_key(&owner));
             let is_uneven = many >= few + 2;
             let slot = slot.or_else(|| resting(&|owner| is_uneven && owner == heaviest));
             let Some(place) = slot.and_then(|slot| new.places.get_mut(slot)) else { break };
-            place.moving = Some(Move { to, began: view });
+            (place.moving, place.refused) = (Some(Move { to, began: view }), false);
             if let Some(load) = place.owner.and_then(|owner| loads.get_mut(&owner)) {
                 *load -= 1;
             }
@@ -201,12 +218,17 @@ impl Record {
         })
     }
 
+    /// These slots stay where they are, since what has come of them cannot be read where they were to be.
+    pub(crate) fn with_refused(&self, slots: &[Slot], view: View) -> Self {
+        self.with_ended(slots, view, |place| (place.since, place.refused) = (view, true))
+    }
+
     /// These slots begin empty where they are.
     pub(crate) fn with_lost(&self, slots: &[Slot], view: View) -> Self {
         let mut new = self.next(view);
         for slot in slots {
             if let Some(place) = new.places.get_mut(slot.index()) {
-                *place = Place { owner: place.owner, since: view, lost: view, moving: None };
+                *place = Place::empty(place.owner, view);
             }
         }
         new

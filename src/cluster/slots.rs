@@ -106,6 +106,8 @@ pub(super) struct Slots {
     /// Those of them that are frozen or deposed.
     unsteady: BTreeSet<Slot>,
     arriving: BTreeMap<Slot, Export>,
+    /// What came of these cannot be read: the view in which the move had begun.
+    unreadable: BTreeMap<Slot, View>,
 }
 
 impl Slots {
@@ -172,6 +174,9 @@ impl Slots {
         if self.arriving.get(&slot).is_some_and(|e| is_coming != Some((me, e.began))) {
             self.arriving.remove(&slot);
         }
+        if self.unreadable.get(&slot).is_some_and(|began| is_coming != Some((me, *began))) {
+            self.unreadable.remove(&slot);
+        }
         self.note(slot);
         changes
     }
@@ -212,12 +217,29 @@ impl Slots {
         self.unsteady().filter(|(_, home)| is_usurped(home)).map(|(slot, _)| slot).collect()
     }
 
-    /// A slot comes with all that it has. It lives here when a view says so, and not before.
-    pub(super) fn arrive(&mut self, me: Incarnation, export: Export, record: &Record) {
+    /// A slot comes with all that it has. It lives here when a view says so, and not before; not at all where nobody
+    /// `reads` it.
+    pub(super) fn arrive(
+        &mut self,
+        me: Incarnation,
+        export: Export,
+        record: &Record,
+        reads: impl FnOnce(&[u8]) -> bool,
+    ) {
         let place = record.place(export.slot);
-        if place.moving == Some(Move { to: me, began: export.began }) {
-            self.arriving.insert(export.slot, export);
+        if place.moving != Some(Move { to: me, began: export.began }) {
+            return;
         }
+        if reads(&export.content) {
+            self.arriving.insert(export.slot, export);
+        } else {
+            self.unreadable.insert(export.slot, export.began);
+        }
+    }
+
+    /// Those that are to stay where they are, since nobody reads here what they had.
+    pub(super) fn unreadable(&self) -> Vec<Slot> {
+        self.unreadable.keys().copied().collect()
     }
 
     /// Those that have arrived and wait for the view that gives them.

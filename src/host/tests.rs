@@ -622,6 +622,60 @@ fn an_abrupt_disconnect_drops_the_machine(way: Way) {
     assert_eq!(outbox.send(Frame::element(b"late")), Err(SendError::Closed));
 }
 
+/// A system call more for each read would be one too many.
+#[cfg(feature = "threads")]
+#[test]
+fn threads_tell_a_socket_of_a_time_out_that_is_another() {
+    struct Told(TcpStream, Arc<Mutex<Vec<Option<Duration>>>>);
+
+    impl super::threads::Stream for Told {
+        fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            Read::read(&mut &self.0, buffer)
+        }
+
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+            Write::write(&mut &self.0, bytes)
+        }
+
+        fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+            self.1.lock().push(time);
+            self.0.set_read_timeout(time)
+        }
+
+        fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+            self.0.set_write_timeout(time)
+        }
+
+        fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+            self.0.shutdown(how)
+        }
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let told = Arc::default();
+    let socket = Told(listener.accept().unwrap().0, Arc::clone(&told));
+    let (outbox, drain) = Outbox::new(Marks::default());
+    let (shared, line, want) = (Arc::default(), Vec::new(), Want::Input);
+    let machine = Echo { settings: plain(), outbox: outbox.clone(), shared, line, want, due: None };
+    let end = thread::spawn(move || {
+        super::threads::run(machine, outbox, drain, socket, Ahead::default(), false)
+    });
+    for _ in 0..20 {
+        peer.write_all(b"a\n").unwrap();
+        expect(&mut peer, "echo a\n");
+    }
+    assert_eq!(told.lock().len(), 1);
+    peer.write_all(b"tick\n").unwrap();
+    expect(&mut peer, "tock\n");
+    peer.write_all(b"close\n").unwrap();
+    expect(&mut peer, "bye\n");
+    drop(peer);
+    end.join().unwrap().unwrap();
+    let told = told.lock();
+    assert!(told.len() > 1 && told.windows(2).all(|two| two[0] != two[1]), "{told:?}");
+}
+
 /// The task of an idle connection is what a million of them cost.
 #[cfg(feature = "tokio")]
 #[test]

@@ -26,11 +26,15 @@ use super::work::jobs::Jobs;
 use super::work::timers::Timers;
 use super::{Core, Server};
 use crate::address;
+#[cfg(feature = "cluster")]
+use crate::cluster::{SLOTS, Slot};
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::{self, Recent};
 use crate::sasl::{Mechanism, Policy, UserAgent};
+#[cfg(feature = "cluster")]
+use crate::session::Grouping;
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
@@ -259,7 +263,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
     /// Its sessions have these numbers, as those of one node among others.
     #[cfg(all(test, feature = "cluster"))]
     pub(super) fn of_node(mut self, first_session: u64) -> Self {
-        self.registry = self.registry.of_node(first_session);
+        self.registry = self.registry.of_node(first_session, GROUPS);
         self
     }
 
@@ -470,7 +474,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
                 environment.random(&mut first);
                 // Far from those of the others, and with room behind it.
                 let first = 1 + (u64::from_le_bytes(first) >> 1);
-                registry.of_node(first).lives_here(move |bare| placement.is_here(bare))
+                registry.of_node(first, GROUPS).lives_here(move |bare| placement.is_here(bare))
             }
             None => registry,
         };
@@ -552,6 +556,10 @@ impl Domain {
         Self { name, tls_required, sasl, authenticator, tokens, guests, certificates }
     }
 }
+
+/// Accounts of one slot move together.
+#[cfg(feature = "cluster")]
+const GROUPS: Grouping = (SLOTS as usize, |bare| Slot::of(bare).index());
 
 /// What is for accounts at other nodes goes there (NODE-15).
 #[cfg(feature = "cluster")]

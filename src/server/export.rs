@@ -99,7 +99,7 @@ impl<C: SharedConnection> Core<C> {
     /// All that these accounts have here, with the streams that go on with their sessions. It stays as it was, and
     /// stands still. `None`: something is still under way, and it is to be tried again.
     pub(super) fn export(self: &Arc<Self>, which: Which<'_>, leaving: &Leaving) -> Option<Vec<u8>> {
-        if self.jobs.is_busy(which) && !broken!(BusyExported) {
+        if self.jobs.is_busy(&|bare| which.has(bare)) && !broken!(BusyExported) {
             return None;
         }
         let accounts = self.registry.export(which, &**self)?;
@@ -114,14 +114,14 @@ impl<C: SharedConnection> Core<C> {
         }
         out.count(leaving.broken.len());
         leaving.broken.iter().for_each(|line| out.bytes(line));
-        let retries = self.offline_retries.of(which);
+        let retries = self.offline_retries.of(&|bare| which.has(bare));
         out.count(retries.len());
         for (account, given) in retries {
             out.text(account.as_str());
             out.count(given.len());
             given.iter().for_each(|id| out.number(id.get()));
         }
-        let unheard = self.unheard.of(which);
+        let unheard = self.unheard.of(&|bare| which.has(bare));
         out.count(unheard.len());
         for (by, (account, contact)) in unheard {
             [by, account, contact].iter().for_each(|jid| out.text(jid.as_str()));
@@ -183,6 +183,13 @@ impl<C: SharedConnection> Core<C> {
         Ok(Arrived { going_on, broken })
     }
 
+    /// Whether that could be imported. `is_line`: whether this is the edge of a stream.
+    pub(super) fn reads(&self, bytes: &[u8], is_line: impl Fn(&[u8]) -> bool) -> bool {
+        self.read(bytes).is_some_and(|read| {
+            read.legs.values().all(|leg| is_line(&leg.line)) && self.registry.reads(read.accounts)
+        })
+    }
+
     fn read<'a>(&self, bytes: &'a [u8]) -> Option<Read<'a>> {
         let (limits, now) = (&self.limits.stream, self.environment.now());
         let mut input = Reader::new(bytes);
@@ -214,8 +221,8 @@ impl<C: SharedConnection> Core<C> {
     /// These accounts live elsewhere from now on: nothing is left of them here, and nobody is told.
     pub(super) fn forget(&self, which: Which<'_>, close: Option<Close>) {
         self.registry.forget(which, close);
-        self.offline_retries.forget(which);
-        self.unheard.forget(which);
+        self.offline_retries.forget(&|bare| which.has(bare));
+        self.unheard.forget(&|bare| which.has(bare));
         self.guests.iter().for_each(|guests| guests.forget(which));
     }
 }

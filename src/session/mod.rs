@@ -39,13 +39,13 @@ pub use outbound::{
     AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, Reply, RetentionLimits,
     Validity,
 };
-#[cfg(feature = "cluster")]
-pub(crate) use registry::Afar;
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use registry::hashes;
 #[cfg(feature = "server")]
 pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{Accounts, Afar, Grouping, Told};
 pub use registry::{
     BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,

@@ -251,14 +251,6 @@ mod tests {
     fn nodes<const N: usize>(since: [u64; N]) -> Vec<Case<N>> {
         let mut shared: Vec<(Box<dyn Any>, Box<dyn SharedStore>)> = Vec::new();
         shared.push((Box::new(()), Box::new(SharedMemory::new(Memory::new()))));
-        #[cfg(feature = "sqlite")]
-        {
-            use crate::store::sqlite::{Sqlite, fence::SharedSqlite, tests::Directory};
-            let directory = Directory::new();
-            let store = Sqlite::open(directory.file()).unwrap();
-            let store = block_on(SharedSqlite::new(store)).unwrap();
-            shared.push((Box::new(directory), Box::new(store)));
-        }
         #[cfg(feature = "postgres")]
         if let Some(database) = crate::store::postgres::tests::Database::new() {
             let store = database.store();

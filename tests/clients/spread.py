@@ -20,8 +20,13 @@ async def copy(reader, writer):
 
 async def spread(port, behind):
     turns = itertools.cycle(behind)
+    # Nobody else keeps them.
+    tasks = set()
 
     async def connected(reader, writer):
+        task = asyncio.current_task()
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         try:
             there, here = await asyncio.open_connection("127.0.0.1", next(turns))
         except OSError:
@@ -35,10 +40,11 @@ async def spread(port, behind):
 
 
 async def main(ways):
+    servers = []
     for way in ways:
         port, behind = way.split(":")
-        await spread(int(port), [int(one) for one in behind.split(",")])
-    await asyncio.Event().wait()
+        servers.append(await spread(int(port), [int(one) for one in behind.split(",")]))
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 asyncio.run(main(sys.argv[1:]))

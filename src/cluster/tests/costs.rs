@@ -1,7 +1,7 @@
 //! What nodes tell each other, and what they keep, counted (docs/cluster.md, "Sizing").
 //!
-//! `cargo test --features cluster --lib cluster::tests::costs -- --nocapture` prints the table; with `SESSIONS=1000` that
-//! of as many sessions that move.
+//! `cargo test --features cluster --lib cluster::tests::costs -- --include-ignored --nocapture` prints the table; with
+//! `SESSIONS=1000` that of as many sessions that move.
 
 use std::sync::Arc;
 
@@ -140,7 +140,7 @@ fn node_7_a_message_costs_a_frame_for_each_hop() {
     println!("a message of 100 characters over three hops: {one:?}");
     println!("a hundred of them at once: {many:?}");
     // The third hop is followed by what the client has taken.
-    assert!(one.frames <= 4 && one.posts <= 8 && one.bytes <= 2_000, "{one:?}");
+    assert!(one.frames <= 4 && one.bytes <= 2_000, "{one:?}");
     assert!(many.frames <= 304 && many.posts <= 24, "{many:?}");
 }
 
@@ -183,6 +183,7 @@ fn node_7_presence_costs_a_frame_for_each_node() {
 }
 
 #[test]
+#[ignore = "measures"]
 fn node_9_what_sessions_cost_that_move() {
     let sessions = std::env::var("SESSIONS").map_or(100, |text| text.parse().unwrap());
     let world = World::new(16);

@@ -103,6 +103,28 @@ fn node_7_an_answer_that_nobody_waits_for_goes_along_with_something_else() {
 }
 
 #[test]
+fn node_5_what_is_lost_is_sent_again_however_much_comes_behind_it() {
+    let mut link = Link::default();
+    link.number(view(1), frame("lost", &[0]));
+    flush(&mut link, 0).unwrap();
+    // Nobody is heard asking for it.
+    let mut again = Vec::new();
+    for ms in (50..500).step_by(50) {
+        link.number(view(1), frame("next", &[0]));
+        let post = flush(&mut link, ms).unwrap();
+        again.extend(seqs(&post).contains(&1).then_some(ms));
+    }
+    assert_eq!(again, [200, 400]);
+    // What has an answer begins anew.
+    link.answered(5, &[]);
+    link.number(view(1), frame("next", &[0]));
+    assert_eq!(seqs(&flush(&mut link, 550).unwrap()), [11]);
+    link.number(view(1), frame("next", &[0]));
+    assert_eq!(seqs(&flush(&mut link, 740).unwrap()), [12]);
+    assert_eq!(seqs(&flush(&mut link, 750).unwrap()), [6, 7, 8, 9, 10, 11, 12]);
+}
+
+#[test]
 fn node_5_what_has_no_answer_is_sent_again() {
     let mut link = Link::default();
     link.number(view(1), frame("a", &[0]));
@@ -117,6 +139,23 @@ fn node_5_what_has_no_answer_is_sent_again() {
     let answered = link.answered(1, &[]);
     assert_eq!(answered.iter().map(|one| one.numbered.seq).collect::<Vec<_>>(), [1]);
     assert_eq!(flush(&mut link, 402).map(|post| (seqs(&post), post.base)), Some((vec![2], 2)));
+}
+
+#[test]
+fn node_5_what_is_new_does_not_put_off_what_is_sent_again() {
+    let mut link = Link::default();
+    let mut says = |ms| {
+        link.number(view(1), frame("a", &[0]));
+        seqs(&flush(&mut link, ms).unwrap())
+    };
+    assert_eq!((says(0), says(100), says(199)), (vec![1], vec![2], vec![3]));
+    assert_eq!(says(200), [1, 2, 3, 4]);
+    assert_eq!((says(399), says(400)), (vec![5], vec![1, 2, 3, 4, 5, 6]));
+    // Something has an answer: from then on.
+    assert_eq!(link.answered(2, &[]).len(), 2);
+    assert_eq!(flush(&mut link, 500), None);
+    assert_eq!(flush(&mut link, 699), None);
+    assert_eq!(seqs(&flush(&mut link, 700).unwrap()), [3, 4, 5, 6]);
 }
 
 #[test]
@@ -216,7 +255,7 @@ fn node_6_a_refused_frame_comes_back_by_slot() {
 
 fn place(since: u64, moving: bool) -> Place {
     let moving = moving.then_some(Move { to: ME, began: view(since) });
-    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving }
+    Place { owner: Some(OTHER), since: view(since), lost: View::default(), moving, refused: false }
 }
 
 fn goes(flow: &Flow, place: Place, at: u64) -> bool {

@@ -51,6 +51,7 @@ fn record(
         owner: Some(owner),
         since: view(lost),
         lost: view(lost),
+        refused: false,
         moving: None,
     };
     Record {
@@ -282,7 +283,8 @@ fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
     world.node.handle_answer(world.now, world.ask, answer);
     let [(over, next)] = &written(&mut world)[..] else { panic!("one record") };
     assert_eq!((*over, next.view), (Some(view(5)), view(6)));
-    let anew = Place { owner: Some(ME), since: view(6), lost: view(6), moving: None };
+    let anew =
+        Place { owner: Some(ME), since: view(6), lost: view(6), moving: None, refused: false };
     assert_eq!((next.places[0], next.places[1]), (anew, current.places[1]));
     world.see(Record::clone(next));
     let claims = |effect: &Effect| matches!(effect, Effect::Claim { slot: MINE, token } if *token == view(6));

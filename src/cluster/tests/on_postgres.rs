@@ -273,3 +273,53 @@ fn node_11_nodes_outlive_what_a_database_suffers() {
         world.was_single();
     }
 }
+
+#[cfg(feature = "ring")]
+#[test]
+fn node_8_an_engine_on_postgres_conforms_by_tls() {
+    use super::certificates::Certificate;
+    use crate::store::SharedStore;
+    for bin in postgres_folders("node_8_an_engine_on_postgres_conforms_by_tls") {
+        let (runtime, server) = (runtime(), PostgresServer::start(&bin));
+        let (good, other) = (Certificate::new(), Certificate::new());
+        server.encrypts(&good);
+        let file = |name: &str, of: &Certificate| {
+            let file =
+                std::env::temp_dir().join(format!("xmpp-session-{name}-{}.pem", server.port()));
+            std::fs::write(&file, &of.certificate).unwrap();
+            file
+        };
+        let (root, wrong) = (file("root", &good), file("wrong", &other));
+        let url = |host: &str, mode: &str, root: Option<&std::path::PathBuf>| {
+            let root =
+                root.map(|root| format!("&sslrootcert={}", root.display())).unwrap_or_default();
+            format!("postgres://postgres@{host}:{}/postgres?sslmode={mode}{root}", server.port())
+        };
+        for (host, mode, root, is_good) in [
+            ("localhost", "require", None, true),
+            ("localhost", "verify-full", Some(&root), true),
+            ("127.0.0.1", "require", None, true),
+            ("127.0.0.1", "verify-full", Some(&root), false),
+            ("localhost", "verify-full", Some(&wrong), false),
+            ("localhost", "verify-full", None, false),
+            ("localhost", "disable", None, false),
+        ] {
+            let url = url(host, mode, root);
+            let engine = runtime.block_on(builder(&url).connect()).err();
+            assert_eq!(engine.is_none(), is_good, "{url}: {engine:?}");
+            let store = runtime.block_on(PostgresConfig::new(&url).unwrap().connect());
+            assert_eq!(store.is_ok(), is_good, "{url}: {:?}", store.err());
+            if mode != "disable" && !is_good {
+                assert!(matches!(engine, Some(PostgresError::Database(ConnectError::Tls(_)))));
+            }
+        }
+        let url = url("localhost", "verify-full", Some(&root));
+        conformance::engine(|| connect(&runtime, &url) as _, TTL, thread::sleep);
+        let store = runtime.block_on(PostgresConfig::new(&url).unwrap().connect()).unwrap();
+        let term = || block_on(SharedStore::next_term(&store)).unwrap();
+        assert!(term() < term());
+        for file in [root, wrong] {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}

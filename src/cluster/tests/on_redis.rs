@@ -382,3 +382,33 @@ fn node_3_two_instances_at_once_leave_the_stores_whole() {
         world.ends();
     }
 }
+
+#[cfg(feature = "ring")]
+#[test]
+fn node_8_an_engine_on_redis_conforms_by_tls() {
+    use super::certificates::Certificate;
+    for program in redis_programs("node_8_an_engine_on_redis_conforms_by_tls") {
+        let (good, other) = (Certificate::new(), Certificate::new());
+        let (_server, port) = RedisServer::with_tls(&program, &good);
+        let runtime = runtime();
+        let by = |scheme: &str, host: &str, root: Option<&Certificate>| {
+            let builder = builder(&format!("{scheme}://{host}:{port}"));
+            let root = root.map(|root| root.certificate.clone());
+            let builder = root.into_iter().fold(builder, RedisBuilder::root_certificates);
+            runtime.block_on(builder.connect())
+        };
+        let open = || Arc::new(by("rediss", "localhost", Some(&good)).unwrap());
+        conformance::engine(|| open() as _, TTL, thread::sleep);
+        conformance::posts(|| open() as _);
+        for (scheme, host, root, what) in [
+            ("rediss", "localhost", Some(&other), "another issuer"),
+            ("rediss", "localhost", None, "an issuer that nobody trusts"),
+            ("rediss", "127.0.0.1", Some(&good), "another name"),
+            ("redis", "localhost", None, "no TLS"),
+        ] {
+            let error = by(scheme, host, root).err();
+            let is_said = matches!(error, Some(RedisError::Unreachable(_) | RedisError::TimedOut));
+            assert!(is_said, "{what}: {error:?}");
+        }
+    }
+}

@@ -55,7 +55,7 @@ impl Present {
             out.text(account);
             out.text(from);
         }
-        out.bytes(&self.ledgers.export(is_meant));
+        out.bytes(&self.ledgers.export(None, is_meant));
         out.into_bytes()
     }
 
@@ -72,7 +72,7 @@ impl Present {
     pub(super) fn drop_slot(&mut self, slot: Slot, slots: u16) {
         let is_meant = |account: &str| Slot::among(account, slots) == slot;
         self.sessions.retain(|account, _| !is_meant(account));
-        self.ledgers.drop_those(is_meant);
+        self.ledgers.drop_those(None, is_meant);
         self.frozen.remove(&slot);
     }
 
@@ -248,6 +248,7 @@ impl World {
         let slots = self.slots;
         let Some(host) = self.hosts.get_mut(&inc) else { return };
         let ends = host.present.ledgers.lose(
+            None,
             |bare| lost.contains(&Slot::among(bare, slots)),
             |account| only.is_none_or(|only| only == Slot::among(account, slots)),
         );
@@ -283,7 +284,7 @@ impl World {
         let (slots, stays) = (self.slots, self.is(Break::LedgerStays));
         let Some(host) = self.hosts.get_mut(&inc) else { return Vec::new() };
         if stays {
-            host.present.ledgers.drop_those(|account| Slot::among(account, slots) == slot);
+            host.present.ledgers.drop_those(None, |account| Slot::among(account, slots) == slot);
         }
         host.present.export(slot, slots)
     }

@@ -78,7 +78,7 @@ fn node_8_slots_of_the_dead_begin_empty_at_the_lightest() {
     assert_eq!(owners(&next), [A, A, B, B, A]);
     assert_eq!(
         next.places[3],
-        Place { owner: Some(B), since: view(2), lost: view(2), moving: None }
+        Place { owner: Some(B), since: view(2), lost: view(2), moving: None, refused: false }
     );
     assert_eq!(next.places[0], record(&[A], &[A]).places[0], "what lives stays as it is");
     assert!(!next.has(C));
@@ -115,7 +115,13 @@ fn node_10_a_move_to_somebody_who_is_gone_is_cancelled() {
     // Raised, so that what was numbered before does not slip in front of what was refused.
     assert_eq!(
         next.places[0],
-        Place { owner: Some(A), since: view(2), lost: View::default(), moving: None }
+        Place {
+            owner: Some(A),
+            since: view(2),
+            lost: View::default(),
+            moving: None,
+            refused: false
+        }
     );
 }
 
@@ -125,7 +131,7 @@ fn node_11_where_the_engine_forgot_such_a_move_ends_in_loss() {
         moving(record(&[A, B], &[A]), 0, B).with_members(&leases(&[A]), view(2), true).unwrap();
     assert_eq!(
         next.places[0],
-        Place { owner: Some(A), since: view(2), lost: view(2), moving: None }
+        Place { owner: Some(A), since: view(2), lost: view(2), moving: None, refused: false }
     );
 }
 
@@ -135,14 +141,14 @@ fn node_10_a_slot_whose_owner_died_on_the_way_does_not_arrive() {
         moving(record(&[A, B], &[A]), 0, B).with_members(&leases(&[B]), view(2), false).unwrap();
     assert_eq!(
         next.places[0],
-        Place { owner: Some(B), since: view(2), lost: view(2), moving: None }
+        Place { owner: Some(B), since: view(2), lost: view(2), moving: None, refused: false }
     );
 }
 
 #[test]
 fn node_8_moves_go_from_the_heaviest_to_the_lightest() {
     let before = record(&[A, B], &[A, A, A, A, B]);
-    let next = before.with_moves(&leases(&[A, B]), view(2), 9).unwrap();
+    let next = before.with_moves(&leases(&[A, B]), view(2), 9, |_| true).unwrap();
     let to = |place: &Place| place.moving.map(|one| one.to);
     assert_eq!(next.places.iter().map(to).collect::<Vec<_>>(), [Some(B), None, None, None, None]);
     assert_eq!(next.places[0].moving, Some(Move { to: B, began: view(2) }));
@@ -151,24 +157,28 @@ fn node_8_moves_go_from_the_heaviest_to_the_lightest() {
         (Some(A), view(1)),
         "it is where it was"
     );
-    assert_eq!(next.with_moves(&leases(&[A, B]), view(3), 9), None, "three and two are even");
+    assert_eq!(
+        next.with_moves(&leases(&[A, B]), view(3), 9, |_| true),
+        None,
+        "three and two are even"
+    );
 }
 
 #[test]
 fn node_8_no_more_moves_are_under_way_than_may() {
     let before = record(&[A, B], &[A; 10]);
-    let next = before.with_moves(&leases(&[A, B]), view(2), 2).unwrap();
+    let next = before.with_moves(&leases(&[A, B]), view(2), 2, |_| true).unwrap();
     assert_eq!(next.places.iter().filter(|place| place.moving.is_some()).count(), 2);
-    assert_eq!(next.with_moves(&leases(&[A, B]), view(3), 2), None);
+    assert_eq!(next.with_moves(&leases(&[A, B]), view(3), 2, |_| true), None);
 }
 
 #[test]
 fn node_19_who_leaves_is_emptied_first() {
     let before = record(&[A, B, C], &[A, B, B, B, C]);
-    let next = before.with_moves(&[lease(A), lease(B), leaving(C)], view(2), 1).unwrap();
+    let next = before.with_moves(&[lease(A), lease(B), leaving(C)], view(2), 1, |_| true).unwrap();
     assert_eq!(next.places[4].moving, Some(Move { to: A, began: view(2) }));
     assert_eq!(
-        before.with_moves(&[leaving(A), leaving(B), leaving(C)], view(2), 9),
+        before.with_moves(&[leaving(A), leaving(B), leaving(C)], view(2), 9, |_| true),
         None,
         "nobody stays"
     );
@@ -176,14 +186,20 @@ fn node_19_who_leaves_is_emptied_first() {
 
 #[test]
 fn node_8_only_living_members_get_slots() {
-    assert_eq!(record(&[A], &[A, A]).with_moves(&leases(&[A, B]), view(2), 9), None);
-    assert_eq!(record(&[A, B], &[A, A]).with_moves(&leases(&[A]), view(2), 9), None);
+    assert_eq!(record(&[A], &[A, A]).with_moves(&leases(&[A, B]), view(2), 9, |_| true), None);
+    assert_eq!(record(&[A, B], &[A, A]).with_moves(&leases(&[A]), view(2), 9, |_| true), None);
 }
 
 #[test]
 fn node_9_the_new_owner_or_the_old_one_ends_a_move() {
     let before = moving(moving(record(&[A, B], &[A, A, A]), 0, B), 1, B);
-    let ended = Place { owner: Some(B), since: view(2), lost: View::default(), moving: None };
+    let ended = Place {
+        owner: Some(B),
+        since: view(2),
+        lost: View::default(),
+        moving: None,
+        refused: false,
+    };
     let arrived = before.with_arrived(&[Slot(0)], view(2));
     assert_eq!(arrived.places[0], ended);
     assert_eq!(arrived.places[1..], before.places[1..]);
@@ -264,7 +280,7 @@ fn node_8_moves_come_to_an_end_in_balance() {
             let living: Vec<_> = nodes.iter().enumerate().map(of).collect();
             let mut now = record(&nodes, &(0..6).map(owner).collect::<Vec<_>>());
             let mut number = 2;
-            while let Some(next) = now.with_moves(&living, view(number), 2) {
+            while let Some(next) = now.with_moves(&living, view(number), 2, |_| true) {
                 let moving: Vec<_> =
                     next.slots().filter(|(_, place)| place.moving.is_some()).collect();
                 assert!((1..=2).contains(&moving.len()));

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "ring")]
+use super::certificates::Certificate;
+
 pub(super) fn redis_programs(test: &str) -> Vec<String> {
     named(test, "XMPP_TEST_REDIS")
 }
@@ -78,6 +81,25 @@ impl RedisServer {
 
     pub(super) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// One that takes TLS as well, on this port.
+    #[cfg(feature = "ring")]
+    pub(super) fn with_tls(program: &str, of: &Certificate) -> (Self, u16) {
+        let (folder, port) = (folder(), free_port());
+        let [certificate, key] = of.write(&folder).map(|file| file.to_str().unwrap().to_owned());
+        let options = [
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", certificate.clone()),
+            ("--tls-key-file", key),
+            ("--tls-ca-cert-file", certificate),
+            ("--tls-auth-clients", "no".to_owned()),
+        ];
+        let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        let (program, options) = (program.to_owned(), options.collect());
+        let mut server = Self { program, options, folder, port: free_port(), process: None };
+        server.begin();
+        (server, port)
     }
 
     /// It runs, and takes connections; it may want a password.
@@ -195,6 +217,8 @@ mod postgres {
             if let Some((user, group)) = owner() {
                 command.uid(user).gid(group);
             }
+            // There it looks for certificates.
+            command.env("HOME", &self.folder);
             command.current_dir(&self.folder).env("LC_ALL", "C.UTF-8").stdout(Stdio::null());
             command
         }
@@ -210,6 +234,31 @@ mod postgres {
 
         pub(in super::super) const fn port(&self) -> u16 {
             self.port
+        }
+
+        /// From now on it wants TLS.
+        #[cfg(feature = "ring")]
+        pub(in super::super) fn encrypts(&self, by: &Certificate) {
+            use std::os::unix::fs::{PermissionsExt, chown};
+            for file in by.write(&self.folder.join("data")) {
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+                if let Some((user, group)) = owner() {
+                    chown(&file, Some(user), Some(group)).unwrap();
+                }
+            }
+            self.sql("ALTER SYSTEM SET ssl = on");
+            let file = self.folder.join("data/pg_hba.conf");
+            fs::write(&file, "hostssl all all 127.0.0.1/32 trust\n").unwrap();
+            self.sql("SELECT pg_reload_conf()");
+            eventually("it encrypts", || {
+                let shown = self
+                    .client("psql")
+                    .args(["-X", "-At", "-c", "SHOW ssl"])
+                    .stdout(Stdio::piped())
+                    .output()
+                    .ok()?;
+                shown.stdout.starts_with(b"on").then_some(())
+            });
         }
 
         pub(in super::super) fn begin(&mut self) {

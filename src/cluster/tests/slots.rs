@@ -18,7 +18,7 @@ fn view(number: u64) -> View {
 
 fn place(owner: Incarnation, since: u64, lost: u64, moving: Option<(Incarnation, u64)>) -> Place {
     let moving = moving.map(|(to, began)| Move { to, began: view(began) });
-    Place { owner: Some(owner), since: view(since), lost: view(lost), moving }
+    Place { owner: Some(owner), since: view(since), lost: view(lost), moving, refused: false }
 }
 
 struct World {
@@ -62,7 +62,7 @@ impl World {
             content: (*b"all").into(),
             outgoing: Vec::new(),
         };
-        self.slots.arrive(ME, export, &self.record);
+        self.slots.arrive(ME, export, &self.record, |_| true);
     }
 }
 

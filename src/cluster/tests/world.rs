@@ -398,7 +398,7 @@ impl World {
                     let content = [&done[..], &present].concat();
                     host.node.export(host.clock(self.now), slot, content.into());
                 }
-                Effect::Told { .. } | Effect::Misfit(_) => {}
+                Effect::Told { .. } | Effect::Misfit(_) | Effect::Freezing(_) => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");

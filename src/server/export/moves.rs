@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::cluster::{Incarnation, MemoryEngine, Posts};
+use crate::cluster::{Incarnation, MemoryEngine, Posts, garbled};
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
-use crate::server::{Cluster, Server, Shutdown, Transport};
+use crate::server::{Cluster, FaultKind, Server, Shutdown, Transport};
 use crate::store::{AccountStore, Credentials, Memory, SharedMemory, SharedStore};
 use crate::xep::{Carbons, Ping, StreamManagement};
 
@@ -25,12 +25,17 @@ struct Line {
     engine: Arc<MemoryEngine>,
     closed: Mutex<Option<Incarnation>>,
     is_closed: AtomicBool,
+    /// What is made of slots on their way.
+    garble: Mutex<Option<Garble>>,
 }
+
+type Garble = fn(&[u8]) -> Vec<u8>;
 
 impl Posts for Line {
     fn post(&self, to: Incarnation, post: Arc<[u8]>) {
         if !self.is_closed.load(Ordering::Relaxed) || *self.closed.lock() != Some(to) {
-            self.engine.post(to, post);
+            let garble = *self.garble.lock();
+            self.engine.post(to, garble.and_then(|it| garbled(&post, it)).unwrap_or(post));
         }
     }
 
@@ -52,6 +57,7 @@ struct World {
     line: Arc<Line>,
     store: Arc<dyn SharedStore>,
     nodes: Vec<Node>,
+    faults: Arc<Mutex<Vec<FaultKind>>>,
     leaving: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -75,10 +81,11 @@ impl World {
             assert!(put.is_ready());
         }
         let engine = Arc::new(MemoryEngine::new(Arc::clone(&clock) as _));
-        let line =
-            Line { engine: Arc::clone(&engine), closed: Mutex::default(), is_closed: false.into() };
+        let (closed, garble) = (Mutex::default(), Mutex::default());
+        let line = Line { engine: Arc::clone(&engine), closed, is_closed: false.into(), garble };
         let store = Arc::new(SharedMemory::new(memory));
-        Self { clock, engine, line: Arc::new(line), store, nodes: Vec::new(), leaving: Vec::new() }
+        let (line, nodes, leaving) = (Arc::new(line), Vec::new(), Vec::new());
+        Self { clock, engine, line, store, nodes, faults: Arc::default(), leaving }
     }
 
     /// One more node, which gets its part of the slots.
@@ -86,12 +93,14 @@ impl World {
         let (engine, line) = (Arc::clone(&self.engine) as _, Arc::clone(&self.line) as _);
         let cluster = Cluster::new(name, engine, line, Arc::clone(&self.store)).moves(2048);
         let environment = Arc::clone(&self.clock) as Arc<dyn Environment>;
+        let faults = Arc::clone(&self.faults);
         let server = Server::builder(environment, crate::store::Stores::memory())
             .domain("example.com".parse().unwrap())
             .extension(StreamManagement::new())
             .extension(Carbons::new())
             .extension(Ping)
             .cluster(cluster)
+            .on_fault(move |fault| faults.lock().push(fault.kind().clone()))
             .build();
         let node = server.node().unwrap();
         let run: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { node.run().await });
@@ -290,6 +299,34 @@ fn node_9_a_move_that_is_cancelled_is_as_if_it_had_not_begun() {
     moving.world.line.is_closed.store(false, Ordering::Relaxed);
     moving.world.pass(20);
     moving.goes_on();
+}
+
+#[test]
+fn node_9_what_cannot_be_read_stays_where_it_was() {
+    let garbles: [Garble; 2] = [
+        |content| content[..content.len() / 2].to_vec(),
+        // Of another version.
+        |content| [&[content[0] + 1], &content[1..]].concat(),
+    ];
+    for (n, garble) in garbles.into_iter().enumerate() {
+        let mut moving = Moving::new();
+        *moving.world.line.garble.lock() = Some(garble);
+        moving.world.join("c");
+        moving.world.leave(1);
+        moving.world.pass(20);
+        assert_eq!(moving.homes(), [Some(1); 2], "{n}");
+        let faults = moving.world.faults.lock().clone();
+        assert!(faults.len() >= 2, "{n}: {faults:?}");
+        assert!(faults.iter().all(|fault| *fault == FaultKind::Arrival), "{n}: {faults:?}");
+        // It is tried again, and not all the time.
+        let view = moving.world.nodes[0].server.node().unwrap().metrics().view;
+        assert!(view.number < 100, "{n}: {view:?}");
+        moving.goes_on();
+        *moving.world.line.garble.lock() = None;
+        moving.world.pass(25);
+        assert!(moving.world.nodes[1].run.is_none(), "{n}: it has left");
+        assert!(moving.homes().iter().all(|home| home.is_some_and(|home| home != 1)), "{n}");
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ pub enum FaultKind {
         /// What it, or its client, says.
         error: String,
     },
-    /// What another node has handed over of some accounts cannot be read: their sessions are lost ([NODE-9](crate::rules#node-9)).
+    /// What another node is about to hand over of some accounts cannot be read: they stay there, and that is tried again
+    /// ([NODE-9](crate::rules#node-9)).
     Arrival,
 }
 

@@ -32,7 +32,7 @@ impl Guests {
 
     fn those(&self, which: Which<'_>) -> Vec<(BareJid, bool)> {
         let accounts = self.accounts.read();
-        let here = accounts.iter().filter(|(one, guest)| guest.is_here && which(one.as_str()));
+        let here = accounts.iter().filter(|(one, guest)| guest.is_here && which.has(one.as_str()));
         here.map(|(one, guest)| (one.clone(), guest.elsewhere)).collect()
     }
 

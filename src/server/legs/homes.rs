@@ -22,6 +22,8 @@ pub(in crate::server) struct Homes<C: SharedConnection> {
     pub(super) connect: fn(Arc<Outbox>) -> C,
     pub(super) marks: Marks,
     pub(super) homes: BTreeMap<LegId, Home<C>>,
+    /// The same, by their slots.
+    pub(super) of_slots: BTreeSet<(Slot, LegId)>,
     ready: Arc<Ready>,
     timers: BTreeSet<(Duration, LegId)>,
     /// What has come for a slot before it was open.
@@ -87,8 +89,8 @@ impl<C: SharedConnection> Homes<C> {
     ) -> Self {
         let ready = Arc::new(Ready { legs: Mutex::default(), wake: Box::new(wake) });
         let (homes, timers, said) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        let early = BTreeMap::new();
-        Self { core, connect, marks, homes, ready, timers, early, said }
+        let (of_slots, early) = (BTreeSet::new(), BTreeMap::new());
+        Self { core, connect, marks, homes, of_slots, ready, timers, early, said }
     }
 
     /// What has been said since, in its order.
@@ -146,7 +148,7 @@ impl<C: SharedConnection> Homes<C> {
         };
         let driver = Driver::adopted(Arc::clone(&self.core), connection, adoption);
         let (input, is_bound, due) = (VecDeque::new(), false, None);
-        self.homes.insert(leg, Home { slot, driver, drain, end, input, is_bound, due });
+        self.put(leg, Home { slot, driver, drain, end, input, is_bound, due });
         self.ready.ring(leg);
     }
 
@@ -221,14 +223,13 @@ impl<C: SharedConnection> Homes<C> {
         for (leg, number, said) in self.early.remove(&slot).unwrap_or_default() {
             self.handle_up(slot, leg, number, said);
         }
-        let of_slot = self.homes.iter().filter(|(_, home)| home.slot == slot);
-        of_slot.for_each(|(leg, _)| self.ready.ring(*leg));
+        self.of_slot(slot).for_each(|leg| self.ready.ring(leg));
     }
 
     /// A slot goes on, after it has stood for so long.
     pub(in crate::server) fn thawed(&mut self, slot: Slot, stood: Duration) {
-        for (_, home) in self.homes.iter_mut().filter(|(_, home)| home.slot == slot) {
-            home.driver.thaw(stood);
+        for leg in self.of_slot(slot).collect::<Vec<_>>() {
+            self.homes.get_mut(&leg).into_iter().for_each(|home| home.driver.thaw(stood));
         }
         self.opened(slot);
     }
@@ -236,8 +237,7 @@ impl<C: SharedConnection> Homes<C> {
     /// A slot is elsewhere now, or nowhere: nothing is said.
     pub(in crate::server) fn give_up(&mut self, slot: Slot) {
         self.early.remove(&slot);
-        let legs = self.homes.iter().filter(|(_, home)| home.slot == slot);
-        for leg in legs.map(|(leg, _)| *leg).collect::<Vec<_>>() {
+        for leg in self.of_slot(slot).collect::<Vec<_>>() {
             self.take(leg).into_iter().for_each(|home| home.driver.let_go());
         }
     }
@@ -269,8 +269,20 @@ impl<C: SharedConnection> Homes<C> {
         drop(self.take(leg));
     }
 
+    /// Those whose accounts are in this slot.
+    pub(super) fn of_slot(&self, slot: Slot) -> impl Iterator<Item = LegId> {
+        let leg = |edge| LegId { edge: Incarnation::new(edge), number: edge };
+        self.of_slots.range((slot, leg(0))..=(slot, leg(u64::MAX))).map(|(_, leg)| *leg)
+    }
+
+    pub(super) fn put(&mut self, leg: LegId, home: Home<C>) {
+        self.of_slots.insert((home.slot, leg));
+        self.homes.insert(leg, home);
+    }
+
     fn take(&mut self, leg: LegId) -> Option<Home<C>> {
         let home = self.homes.remove(&leg)?;
+        self.of_slots.remove(&(home.slot, leg));
         if let Some(due) = home.due {
             self.timers.remove(&(due, leg));
         }

@@ -20,6 +20,7 @@ mod tests;
 pub(super) use adoption::{Adoption, GoesOn, Times};
 pub(super) use edges::{Edges, Line};
 pub(super) use homes::Homes;
+pub(super) use moving::is_line;
 
 use std::time::Duration;
 

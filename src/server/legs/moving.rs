@@ -26,11 +26,12 @@ impl<C: SharedConnection> Homes<C> {
     /// All of a slot that stands still, as they are; they stay. `None`: one still waits for something.
     pub(in crate::server) fn export(&mut self, slot: Slot) -> Option<Leaving> {
         let mut leaving = Leaving::default();
-        for (id, home) in self.homes.iter_mut().filter(|(_, home)| home.slot == slot) {
+        for id in self.of_slot(slot).collect::<Vec<_>>() {
+            let Some(home) = self.homes.get_mut(&id) else { continue };
             if !home.driver.is_settled() {
                 return None;
             }
-            let line = home.line(*id);
+            let line = home.line(id);
             let session = home.driver.session().map(SessionHandle::id);
             match session.zip(home.driver.export()) {
                 Some((session, driver)) => leaving.legs.push(Leg { session, line, driver }),
@@ -61,7 +62,7 @@ impl<C: SharedConnection> Homes<C> {
         for Leg { session, driver, .. } in going_on {
             let Some(Line { id, end, input, drain, .. }) = lines.remove(&session) else { continue };
             let (is_bound, due) = (true, None);
-            self.homes.insert(id, Home { slot, driver, drain, end, input, is_bound, due });
+            self.put(id, Home { slot, driver, drain, end, input, is_bound, due });
         }
         let broken = broken.iter().filter_map(|line| read_id(&mut Reader::new(line)));
         for leg in broken.chain(lines.into_values().map(|line| line.id)) {
@@ -85,6 +86,11 @@ impl<C: SharedConnection> Home<C> {
         self.drain.export(&mut out);
         out.into_bytes()
     }
+}
+
+/// Whether a leg could go on from that.
+pub(in crate::server) fn is_line(bytes: &[u8]) -> bool {
+    Line::read(bytes, Marks::default()).is_some()
 }
 
 fn read_id(input: &mut Reader<'_>) -> Option<LegId> {

@@ -1,6 +1,6 @@
 //! The place where all that a node is happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,9 +24,10 @@ use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
-use crate::server::legs::{Homes, SaidDown, SaidUp};
+use crate::server::legs::{Homes, SaidDown, SaidUp, is_line};
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
-use crate::session::Item;
+use crate::session::{Accounts, HostCode, Item};
+use crate::stanza::{Condition, Stanza};
 use crate::store::{StoreError, deposed};
 use crate::xep::acknowledgement;
 
@@ -54,6 +55,9 @@ pub(super) struct Actor<C: SharedConnection> {
     /// Those that are to be handed over, as soon as nothing of them is under way.
     exports: BTreeSet<Slot>,
     again: Option<Task>,
+    /// What is left of a turn that was long, and when this one is.
+    commands: VecDeque<Command<C>>,
+    turn_ends: Duration,
 }
 
 /// Says that a job is done, also where it has panicked.
@@ -128,6 +132,8 @@ impl<C: SharedConnection> Actor<C> {
             frozen: BTreeMap::new(),
             exports: BTreeSet::new(),
             again: None,
+            commands: VecDeque::new(),
+            turn_ends: Duration::ZERO,
         }
     }
 
@@ -154,6 +160,14 @@ impl<C: SharedConnection> Actor<C> {
         let inbox = Arc::downgrade(&clustered.inbox);
         let wake = move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake());
         let (connect, marks) = (clustered.connect, Marks::default());
+        let reader = Arc::clone(core);
+        self.node.reads_by(move |content| {
+            let reads = Presences::reads(content, |rest| reader.reads(rest, is_line));
+            if !reads {
+                reader.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
+            }
+            reads
+        });
         self.homes = Some(Homes::new(Arc::clone(core), connect, marks, wake));
         clustered.inbox.put(Command::Timeout);
     }
@@ -165,12 +179,24 @@ impl<C: SharedConnection> Actor<C> {
         clustered: &Clustered<C>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        let now = core.environment.now();
+        self.turn_ends = now.saturating_add(TURN);
+        // What the last turn has left is void where it is too late by now.
+        let _may_act = self.node.may_act(now);
         for turn in 1.. {
-            let commands = clustered.inbox.take(cx);
-            let mut is_idle = commands.is_empty();
-            for command in commands {
+            let mut is_idle = !self.carry_out(core, clustered);
+            self.commands.extend(clustered.inbox.take(cx));
+            while !self.is_long(core)
+                && let Some(command) = self.commands.pop_front()
+            {
+                is_idle = false;
                 self.command(core, clustered, command);
                 self.carry_out(core, clustered);
+            }
+            if self.is_long(core) {
+                self.node.settle(core.environment.now());
+                cx.waker().wake_by_ref();
+                break;
             }
             is_idle &= !self.hear(core, clustered, cx);
             self.greet(core, clustered);
@@ -341,11 +367,18 @@ impl<C: SharedConnection> Actor<C> {
     /// All that the node wants; whether that was anything.
     fn carry_out(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
         let mut any = false;
-        while let Some(effect) = self.node.poll() {
+        while !self.is_long(core)
+            && let Some(effect) = self.node.poll()
+        {
             any = true;
             self.effect(core, clustered, effect);
         }
         any
+    }
+
+    /// Whether the others of this thread have waited long enough.
+    fn is_long(&self, core: &Core<C>) -> bool {
+        core.environment.now() >= self.turn_ends
     }
 
     fn effect(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
@@ -367,6 +400,7 @@ impl<C: SharedConnection> Actor<C> {
                 self.claims.begin((slot, token), core.environment.now(), claim);
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
+            Effect::Freezing(slots) => self.presence.part_directed(core, &slots),
             Effect::Export(slot) => _ = self.exports.insert(slot),
             Effect::Handle { .. } | Effect::Hear { .. } => {
                 let Some(effect) = self.presence.wait(effect) else { return };
@@ -427,6 +461,7 @@ impl<C: SharedConnection> Actor<C> {
         self.homes.iter_mut().for_each(Homes::clear);
         clustered.edges.lose_all();
         clustered.inbox.close();
+        self.commands.clear();
         self.is_over = true;
     }
 
@@ -517,24 +552,24 @@ impl<C: SharedConnection> Actor<C> {
         }
     }
 
-    /// Hands over the slots that stand still and have nothing under way; whether there were any.
+    /// Hands over one of the slots that stand still and have nothing under way; whether there was any.
     fn hand_over(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
-        let mut any = false;
         for slot in self.exports.clone() {
-            let Some(homes) = self.homes.as_mut().filter(|_| self.node.is_through(slot)) else {
+            // What was finished just before may have said something that waits in the inbox.
+            let is_quiet = || clustered.inbox.is_quiet(slot) || broken!(InboxUnheard);
+            if !self.node.is_through(slot) || !is_quiet() {
                 continue;
-            };
+            }
+            let Some(homes) = self.homes.as_mut() else { continue };
             let leaving = homes.export(slot);
             let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
-            // What was finished just before may have said something that waits in the inbox.
-            let is_quiet = clustered.inbox.is_empty() || broken!(InboxUnheard);
-            let Some(content) = content.filter(|_| is_quiet) else { continue };
+            let Some(content) = content.filter(|_| is_quiet()) else { continue };
             self.exports.remove(&slot);
             let content = self.presence.export(slot, &content);
             self.node.export(core.environment.now(), slot, content);
-            any = true;
+            return true;
         }
-        any
+        false
     }
 
     /// Whether those that wait are to be looked at again: nobody says when what is under way is done.
@@ -571,7 +606,8 @@ impl<C: SharedConnection> Actor<C> {
         };
         let letter = Letter::decode(&bytes);
         let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
-        let task = match letter {
+        // A panic of an extension ends what it was asked about, and no more.
+        let carry_out = || match letter {
             Some(Letter::Stanza(stanza)) => {
                 if let Some(word) = &word {
                     self.presence.directed(core, &account, word, &stanza);
@@ -596,7 +632,7 @@ impl<C: SharedConnection> Actor<C> {
             Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
-        match task {
+        match core.shielded(HostCode::Extension, None, carry_out).flatten() {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
                 let account = is_in_turn.then(|| self.presence.begin(account));
@@ -677,10 +713,24 @@ fn acknowledge<C: SharedConnection>(clustered: &Clustered<C>) -> bool {
 }
 
 /// The accounts of a slot.
-fn of(slot: Slot) -> impl Fn(&str) -> bool {
-    move |account| Slot::of(account) == slot
+pub(super) struct OfSlot(Slot);
+
+pub(super) const fn of(slot: Slot) -> OfSlot {
+    OfSlot(slot)
 }
 
+impl Accounts for OfSlot {
+    fn has(&self, bare: &str) -> bool {
+        Slot::of(bare) == self.0
+    }
+
+    fn group(&self) -> Option<usize> {
+        Some(self.0.index())
+    }
+}
+
+/// So long a turn takes at most, and what is begun in it: other tasks of its thread wait for so long.
+const TURN: Duration = Duration::from_millis(5);
 /// After so many turns the posts go, though there is more to do: what one thing leads to goes along with it, and under
 /// load nobody waits for an end of it.
 const TURNS: usize = 4;
@@ -700,14 +750,18 @@ fn stored(said: &Result<(), StoreError>) -> Option<Stored> {
 
 impl<C: SharedConnection> Core<C> {
     /// A stanza of another home of ours: it is what that has made of it, and goes to whom it is for.
-    fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
+    fn from_another_node(self: &Arc<Self>, stanza: &Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
         // What other domains send goes the way of all presence.
         let is_ours = stanza.from().is_some_and(|from| self.is_ours(address::bare_of(&from)));
-        if let Some(kind) = subscription(stanza).filter(|_| is_ours) {
-            return self.inbound_subscription(stanza, kind, &to.bare, false);
+        let route = || match subscription(stanza).filter(|_| is_ours) {
+            Some(kind) => self.inbound_subscription(stanza, kind, &to.bare, false),
+            None => self.route_to(None, stanza, &to),
+        };
+        match self.shielded(HostCode::Extension, None, route) {
+            Some(task) => task,
+            None => self.refuse(None, stanza, Condition::InternalServerError),
         }
-        self.route_to(None, stanza, &to)
     }
 }

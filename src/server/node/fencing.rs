@@ -47,7 +47,7 @@ impl<C: SharedConnection> Core<C> {
         if !node.placement.fence() {
             return;
         }
-        self.registry.forget(&|_| true, Some(Close::Abort));
+        self.registry.forget(&|_: &str| true, Some(Close::Abort));
         // Whoever drives it is to notice.
         node.inbox.put(Command::Timeout);
         if !has_left {

@@ -22,7 +22,12 @@ mod shield;
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]
 #[path = "../../../tests/simulator/broken.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the simulator's, which has more")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::field_reassign_with_default,
+    reason = "the simulator's, which has more"
+)]
 mod simulated;
 mod submit;
 
@@ -146,8 +151,18 @@ impl<C: SharedConnection> Inbox<C> {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn is_empty(&self) -> bool {
-        self.state.lock().commands.is_empty()
+    /// Whether nothing waits that is of an account of this slot.
+    fn is_quiet(&self, slot: Slot) -> bool {
+        let is_of = |command: &Command<C>| match command {
+            Command::Submit(Submission { source, .. }) | Command::Tell { source, .. } => {
+                *source == Some(slot)
+            }
+            Command::Gone(account) | Command::Through(account) => Slot::of(account) == slot,
+            Command::Finished(work) => work.slot() == slot,
+            Command::Post(_) | Command::Hint | Command::Timeout => false,
+            Command::Leave(_) | Command::TellAll(_) => false,
+        };
+        !self.state.lock().commands.iter().any(is_of)
     }
 
     /// Nothing is done any more.

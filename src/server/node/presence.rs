@@ -1,10 +1,11 @@
 //! Presence between nodes: who is told there, who has been told here, and both halves of subscriptions (NODE-15, 17).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jid::BareJid;
 
+use super::actor::of;
 use super::letter::Letter;
 use super::submit::word;
 use super::{Clustered, Command};
@@ -16,7 +17,7 @@ use crate::rules::presence::PresenceType;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::breaks::broken;
 use crate::server::{Core, Task};
-use crate::session::{Afar, Validity};
+use crate::session::{Afar, Told, Validity};
 use crate::stanza::{Kind, Stanza};
 
 /// Whose subscription a stanza changes, and how.
@@ -108,6 +109,16 @@ pub(super) struct Presences {
     closed: HashMap<Slot, Vec<Effect>>,
 }
 
+/// The first byte of all that a slot has: a node of another version does not understand what follows.
+const VERSION: u8 = 1;
+
+/// The ledgers of a slot, and what else it has.
+fn divide(content: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut input = Reader::new(content);
+    let ledgers = (input.byte()? == VERSION).then(|| input.bytes())??;
+    Some((ledgers, input.rest()))
+}
+
 impl Presences {
     pub(super) fn new() -> Self {
         Self { ledgers: Ledgers::default(), waiting: HashMap::new(), closed: HashMap::new() }
@@ -145,9 +156,8 @@ impl Presences {
     }
 
     pub(super) fn export(&self, slot: Slot, content: &[u8]) -> Arc<[u8]> {
-        let mut out = Writer::default();
-        let is_meant = |account: &str| Slot::of(account) == slot && !broken!(LedgerStays);
-        out.bytes(&self.ledgers.export(is_meant));
+        let mut out = Writer::versioned(VERSION);
+        out.bytes(&self.ledgers.export(Some(slot), |_| !broken!(LedgerStays)));
         let mut bytes = out.into_bytes();
         bytes.extend_from_slice(content);
         bytes.into()
@@ -155,11 +165,14 @@ impl Presences {
 
     /// What else has come is returned.
     pub(super) fn import<'a>(&mut self, content: &'a [u8]) -> &'a [u8] {
-        let mut input = Reader::new(content);
-        if let Some(ledgers) = input.bytes() {
-            let _taken = self.ledgers.import(ledgers);
-        }
-        input.rest()
+        let (ledgers, rest) = divide(content).unwrap_or_default();
+        let _taken = self.ledgers.import(ledgers);
+        rest
+    }
+
+    /// Whether that can be [imported](Self::import), and the `rest`.
+    pub(super) fn reads(content: &[u8], rest: impl FnOnce(&[u8]) -> bool) -> bool {
+        divide(content).is_some_and(|(ledgers, of_core)| Ledgers::reads(ledgers) && rest(of_core))
     }
 
     /// A slot is about to move: what its accounts (`ours`), or the others here, have been told of each other is to be known
@@ -168,15 +181,32 @@ impl Presences {
         if broken!(PartedUnnoted) {
             return;
         }
-        for told in core.registry.told_here(&|account| Slot::of(account) == slot, ours) {
+        self.note_all(core.registry.told_here(&of(slot), ours));
+    }
+
+    /// The same of what the others here have directed to accounts of these slots: one look at all sessions, for all slots that
+    /// begin to move together.
+    pub(super) fn part_directed<C: SharedConnection>(&mut self, core: &Core<C>, slots: &[Slot]) {
+        if broken!(PartedUnnoted) {
+            return;
+        }
+        let meant: BTreeSet<_> = slots.iter().copied().collect();
+        let goes = |account: &str, from: &str| {
+            let slot = Slot::of(account);
+            meant.contains(&slot) && Slot::of(from) != slot
+        };
+        self.note_all(core.registry.directed_here(goes));
+    }
+
+    fn note_all(&mut self, told: Vec<Told>) {
+        for told in told {
             self.ledgers.note(&told.account.into(), told.resource.as_deref(), &told.from.into());
         }
     }
 
     pub(super) fn give_up(&mut self, slot: Slot) {
-        let is_meant = |account: &str| Slot::of(account) == slot;
-        self.ledgers.drop_those(is_meant);
-        self.waiting.retain(|account, _| !is_meant(account));
+        self.ledgers.drop_those(Some(slot), |_| true);
+        self.waiting.retain(|account, _| Slot::of(account) != slot);
         self.closed.remove(&slot);
     }
 
@@ -198,8 +228,7 @@ impl Presences {
         only: Option<Slot>,
     ) {
         let is_lost = |bare: &str| slots.binary_search(&Slot::of(bare)).is_ok();
-        let is_meant = |account: &str| only.is_none_or(|only| only == Slot::of(account));
-        let ends = self.ledgers.lose(is_lost, is_meant);
+        let ends = self.ledgers.lose(only, is_lost, |_| true);
         let whole = ends.iter().filter(|end| end.resource.is_none());
         let whole: HashSet<_> = whole.map(|end| (&end.account, &end.from)).collect();
         for end in &ends {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "cluster")]
 use super::SessionRegistry;
 #[cfg(feature = "cluster")]
-use super::export::Which;
+use super::groups::Which;
 use super::inner::Inner;
 use super::presence::Notification;
 #[cfg(feature = "cluster")]
@@ -202,7 +202,7 @@ impl<C: SharedConnection> Inner<C> {
         });
         for account in &accounts {
             let (own, roster) = (self.table.key(account.bare.as_str()), account.roster());
-            for contact in roster.iter().filter(|item| !which(item.jid())) {
+            for contact in roster.iter().filter(|item| !which.has(item.jid())) {
                 let subscription = contact.subscription();
                 let contact = AccountKey::from(contact);
                 let (watcher, of, sees) = match ours {
@@ -238,13 +238,22 @@ impl<C: SharedConnection> Inner<C> {
         }
     }
 
-    fn told_directly(&self, which: Which<'_>, ours: bool, told: &mut Vec<Told>) {
+    /// What sessions of these accounts have directed to whom it is `meant` for: of those two, the first has been told.
+    fn told_directly(
+        &self,
+        of: Which<'_>,
+        meant: impl Fn(&str, &str) -> bool,
+        told: &mut Vec<Told>,
+    ) {
         let mut directed: Vec<(Box<str>, Arc<Shared<C>>)> = Vec::new();
-        self.each(&|bare| which(bare) != ours, |session, _| {
-            let presence = session.presence.lock();
-            let targets = presence.rare().into_iter().flat_map(|rare| rare.directed.iter());
-            let meant = targets.filter(|target| which(bare_of(target)) == ours);
-            directed.extend(meant.map(|target| (target.into(), Arc::clone(session))));
+        self.rows(of, |row| {
+            let bare = row.account.bare.as_str();
+            for session in row.slots.as_slice().iter().map(|slot| &slot.session) {
+                let presence = session.presence.lock();
+                let targets = presence.rare().into_iter().flat_map(|rare| rare.directed.iter());
+                let meant = targets.filter(|target| meant(bare_of(target), bare));
+                directed.extend(meant.map(|target| (target.into(), Arc::clone(session))));
+            }
         });
         for (target, session) in directed {
             let (bare, resource) = parts(&target);
@@ -293,11 +302,22 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// What these accounts and the others here have been told of each other, which no ledger says as long as both are
-    /// here: whom it was told, is one of these (`ours`), or of the others.
+    /// here: whom it was told, is one of these (`ours`), or of the others. But for what others have directed to these:
+    /// [`directed_here`](Self::directed_here).
     pub(crate) fn told_here(&self, which: Which<'_>, ours: bool) -> Vec<Told> {
         let mut told = Vec::new();
         self.inner().told_by_broadcast(which, ours, &mut told);
-        self.inner().told_directly(which, ours, &mut told);
+        if !ours {
+            self.inner().told_directly(which, |account, _| !which.has(account), &mut told);
+        }
+        told
+    }
+
+    /// What accounts have been told by directed presence of others here, as far as it is `meant`: who was told, and by whom. It
+    /// looks at all sessions.
+    pub(crate) fn directed_here(&self, meant: impl Fn(&str, &str) -> bool) -> Vec<Told> {
+        let mut told = Vec::new();
+        self.inner().told_directly(&|_: &str| true, meant, &mut told);
         told
     }
 

@@ -118,7 +118,7 @@ impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn is_quiet(&self, which: super::Which<'_>) -> bool {
         let is_quiet = |backlog: &Backlog<C>| backlog.left.is_empty() && backlog.queued == 0;
         let accounts = self.accounts.lock();
-        accounts.iter().all(|(account, backlog)| is_quiet(backlog) || !which(account))
+        accounts.iter().all(|(account, backlog)| is_quiet(backlog) || !which.has(account))
     }
 
     /// Who is about to get what the store has for an account, which has failed.
@@ -131,7 +131,7 @@ impl<C: SharedConnection> Backlogs<C> {
     #[cfg(feature = "cluster")]
     pub(super) fn forget(&self, which: super::Which<'_>) {
         let mut accounts = self.accounts.lock();
-        let gone: Vec<_> = accounts.extract_if(|account, _| which(account)).collect();
+        let gone: Vec<_> = accounts.extract_if(|account, _| which.has(account)).collect();
         self.count.store(accounts.len(), Ordering::SeqCst);
         drop(accounts);
         drop(gone);

@@ -300,9 +300,14 @@ impl<C: SharedConnection> Inner<C> {
             }
             None => (request.resource.unwrap_or(spare), SmallVec::new()),
         };
-        let new = || Account::new(account.clone(), request.roster, request.values);
+        let new = || {
+            let new = Arc::new(Account::new(account.clone(), request.roster, request.values));
+            #[cfg(feature = "cluster")]
+            self.groups.iter().for_each(|groups| groups.add(&new));
+            new
+        };
         let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
-        let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
+        let row = row.or_insert_with(|| Row { account: new(), slots: Slots::None });
         let row = row.into_mut();
         let unused = row.account.fill_values(of_account);
         let ends = displaced.into_iter();

@@ -10,6 +10,8 @@ use super::SessionRegistry;
 use super::bind::Conflict;
 use super::end::Leftover;
 use super::events::{Event, Listener, OnEnd};
+#[cfg(feature = "cluster")]
+use super::groups::Grouping;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
@@ -78,6 +80,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) domains: Vec<DomainPart>,
     #[cfg(feature = "cluster")]
     pub(super) first_session: Option<u64>,
+    #[cfg(feature = "cluster")]
+    pub(super) groups: Option<Grouping>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
     #[cfg(feature = "cluster")]
@@ -156,8 +160,9 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// It is that of a node: its accounts may move to others. The number of its first session is such that no two nodes
     /// give the same to two.
     #[cfg(feature = "cluster")]
-    pub(crate) const fn of_node(mut self, first_session: u64) -> Self {
+    pub(crate) const fn of_node(mut self, first_session: u64, groups: Grouping) -> Self {
         self.settings.first_session = Some(first_session);
+        self.settings.groups = Some(groups);
         self
     }
 

@@ -371,7 +371,10 @@ impl<C: SharedConnection> Inner<C> {
         row.slots.remove(at);
         let slots = row.slots.as_slice();
         if slots.is_empty() {
-            occupied.remove();
+            let (row, _) = occupied.remove();
+            #[cfg(feature = "cluster")]
+            self.groups.iter().for_each(|groups| groups.remove(&row.account));
+            drop(row);
             return none();
         }
         let client = shared.client();

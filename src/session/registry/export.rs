@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use jid::{BareJid, ResourcePart};
 
 use super::SessionRegistry;
+use super::groups::Which;
 use super::inheritance::Inheritance;
 use super::inner::Inner;
 use super::rows::{Row, Slot, SlotState, Slots};
@@ -35,9 +36,6 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// What of its flags a session takes along. The others say what is so in its registry.
 const LASTING: u32 = 0xff | AVAILABLE | INTERESTED | RETAINED | PROTECTED | HOLDING | HEIR;
-
-/// Which accounts: by their bare JIDs.
-pub(crate) type Which<'a> = &'a dyn Fn(&str) -> bool;
 
 /// What extensions keep goes along by them: called without a lock.
 pub(crate) trait Keeps<C: SharedConnection> {
@@ -92,30 +90,26 @@ struct ArrivingSession<C: SharedConnection> {
 impl<C: SharedConnection> Inner<C> {
     /// The accounts as they are now; `None` while something of them is under way.
     fn standing(&self, which: Which<'_>) -> Option<Vec<Exported<C>>> {
-        let mut all = Vec::new();
-        for shard in self.table.shards() {
-            for row in shard.read().iter().filter(|row| which(row.account.bare.as_str())) {
-                let slots = row.slots.as_slice().iter();
-                let is_quiet = |slot: &Slot<C>| {
-                    let mut out = slot.session.out.lock();
-                    out.freeze();
-                    slot.state != SlotState::Ending && out.is_quiet()
-                };
-                // Each: what has come since is to stand still as well.
-                if slots.clone().map(is_quiet).filter(|is_quiet| !is_quiet).count() > 0 {
-                    return None;
-                }
-                all.push(Exported {
-                    account: Arc::clone(&row.account),
-                    sessions: slots.map(|slot| (Arc::clone(&slot.session), slot.state)).collect(),
-                    replaced: row.slots.replaced().to_vec(),
-                    recipients: Vec::new(),
-                    values: Kept::default(),
-                    of_sessions: Vec::new(),
-                });
-            }
-        }
-        if !self.backlogs.is_quiet(which) {
+        let (mut all, mut are_quiet) = (Vec::new(), true);
+        self.rows(which, |row| {
+            let slots = row.slots.as_slice().iter();
+            let is_quiet = |slot: &Slot<C>| {
+                let mut out = slot.session.out.lock();
+                out.freeze();
+                slot.state != SlotState::Ending && out.is_quiet()
+            };
+            // Each: what has come since is to stand still as well.
+            are_quiet &= slots.clone().map(is_quiet).filter(|is_quiet| !is_quiet).count() == 0;
+            all.push(Exported {
+                account: Arc::clone(&row.account),
+                sessions: slots.map(|slot| (Arc::clone(&slot.session), slot.state)).collect(),
+                replaced: row.slots.replaced().to_vec(),
+                recipients: Vec::new(),
+                values: Kept::default(),
+                of_sessions: Vec::new(),
+            });
+        });
+        if !are_quiet || !self.backlogs.is_quiet(which) {
             return None;
         }
         for one in &mut all {
@@ -277,6 +271,7 @@ impl<C: SharedConnection> Inner<C> {
         }
         let row = Row { account: Arc::clone(&arriving.account), slots };
         let hash_of = |row: &Row<C>| self.hash_of(row).wide();
+        self.groups.iter().for_each(|groups| groups.add(&row.account));
         shard.insert_unique(key.hash.wide(), row, hash_of);
         drop(shard);
         for (jid, at) in &arriving.hidden {
@@ -285,15 +280,61 @@ impl<C: SharedConnection> Inner<C> {
         Some(())
     }
 
+    /// A look at each row of these accounts, under the lock of its shard.
+    pub(super) fn rows(&self, which: Which<'_>, mut look: impl FnMut(&Row<C>)) {
+        match self.groups.as_ref().zip(which.group()) {
+            Some((groups, group)) => {
+                for account in groups.those(group) {
+                    self.table.with(self.table.key(account.bare.as_str()), |row| look(row));
+                }
+            }
+            None => {
+                for shard in self.table.shards() {
+                    let has = |row: &&Row<C>| which.has(row.account.bare.as_str());
+                    shard.read().iter().filter(has).for_each(&mut look);
+                }
+            }
+        }
+    }
+
+    /// Takes out the rows of these accounts.
+    fn take_rows(&self, which: Which<'_>) -> Vec<Row<C>> {
+        let mut gone = Vec::new();
+        let mut take = |row: Row<C>| {
+            self.groups.iter().for_each(|groups| groups.remove(&row.account));
+            for slot in row.slots.as_slice().iter().filter(|s| s.state != SlotState::Ending) {
+                self.sessions.fetch_sub(1, Ordering::SeqCst);
+                self.no_longer_absent(&slot.session, slot.state);
+            }
+            gone.push(row);
+        };
+        match self.groups.as_ref().zip(which.group()) {
+            Some((groups, group)) => {
+                for account in groups.those(group) {
+                    let key = self.table.key(account.bare.as_str());
+                    let mut shard = self.table.write(key);
+                    if let Ok(row) = shard.find_entry(key.hash.wide(), |row| row.is(key)) {
+                        take(row.remove().0);
+                    }
+                }
+            }
+            None => {
+                for shard in self.table.shards() {
+                    let has = |row: &mut Row<C>| which.has(row.account.bare.as_str());
+                    shard.write().extract_if(has).for_each(&mut take);
+                }
+            }
+        }
+        gone
+    }
+
     /// Each session of these accounts, with its state.
     pub(super) fn each(&self, which: Which<'_>, mut act: impl FnMut(&Arc<Shared<C>>, SlotState)) {
         let mut all = Vec::new();
-        for shard in self.table.shards() {
-            let shard = shard.read();
-            let rows = shard.iter().filter(|row| which(row.account.bare.as_str()));
-            let slots = rows.flat_map(|row| row.slots.as_slice());
+        self.rows(which, |row| {
+            let slots = row.slots.as_slice().iter();
             all.extend(slots.map(|slot| (Arc::clone(&slot.session), slot.state)));
-        }
+        });
         all.iter().for_each(|(session, state)| act(session, *state));
     }
 }
@@ -353,6 +394,11 @@ impl<C: SharedConnection> SessionRegistry<C> {
             packing.day(at);
         }
         Some(packing.out.into_bytes())
+    }
+
+    /// Whether that can be [imported](Self::import).
+    pub(crate) fn reads(&self, bytes: &[u8]) -> bool {
+        self.inner().read(bytes).is_some()
     }
 
     /// Takes what another registry has exported: nothing, where it cannot be read. It stands still. `connect` gives the
@@ -419,18 +465,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// with `close` the transports are closed, else they are somebody else's.
     pub(crate) fn forget(&self, which: Which<'_>, close: Option<Close>) {
         let inner = self.inner();
-        let mut gone = Vec::new();
-        for shard in inner.table.shards() {
-            let mut shard = shard.write();
-            let rows = shard.extract_if(|row| which(row.account.bare.as_str()));
-            for row in rows {
-                for slot in row.slots.as_slice().iter().filter(|s| s.state != SlotState::Ending) {
-                    inner.sessions.fetch_sub(1, Ordering::SeqCst);
-                    inner.no_longer_absent(&slot.session, slot.state);
-                }
-                gone.push(row);
-            }
-        }
+        let gone = inner.take_rows(which);
         inner.backlogs.forget(which);
         inner.remembered.lock().forget_those(which);
         inner.forget_gone(which);

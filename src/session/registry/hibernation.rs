@@ -215,7 +215,7 @@ impl Remembered {
     /// What is remembered of these accounts: account, resumption id, `h`, until when. The oldest first.
     #[cfg(feature = "cluster")]
     pub(super) fn of(&self, which: super::Which<'_>) -> Vec<(Box<str>, String, u32, Duration)> {
-        let those = self.accounts.iter().filter(|(account, _)| which(account));
+        let those = self.accounts.iter().filter(|(account, _)| which.has(account));
         let memos = those.flat_map(|(account, memos)| {
             let of = |memo: &Memo| (account.clone(), memo.token.clone(), memo.handled, memo.until);
             memos.iter().map(of)
@@ -227,8 +227,8 @@ impl Remembered {
 
     #[cfg(feature = "cluster")]
     pub(super) fn forget_those(&mut self, which: super::Which<'_>) {
-        self.accounts.retain(|account, _| !which(account));
-        self.order.retain(|(_, account)| !which(account));
+        // Of whom nothing is remembered nothing is forgotten, when it is due.
+        self.accounts.retain(|account, _| !which.has(account));
     }
 
     #[cfg(all(test, not(any(loom_model, shuttle))))]

@@ -10,6 +10,8 @@ use super::backlog::Backlogs;
 use super::builder::{Hides, Settings};
 use super::end::{Leftover, Reason, Run};
 use super::events::Events;
+#[cfg(feature = "cluster")]
+use super::groups::Groups;
 use super::hibernation::{Hibernating, Remembered};
 use super::rows::Row;
 use super::seen::Seen;
@@ -28,6 +30,9 @@ use crate::sync::{Padded, Tally};
 pub(crate) struct Inner<C: SharedConnection> {
     pub(super) me: Weak<Self>,
     pub(super) table: Table<C>,
+    /// The same accounts, where they may move to other nodes.
+    #[cfg(feature = "cluster")]
+    pub(super) groups: Option<Groups>,
     // What is written stands apart from what each delivery reads.
     pub(super) next: Padded<AtomicU64>,
     pub(super) sessions: Padded<AtomicUsize>,

@@ -10,6 +10,8 @@ mod end;
 mod events;
 #[cfg(feature = "cluster")]
 mod export;
+#[cfg(feature = "cluster")]
+mod groups;
 mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
@@ -52,7 +54,7 @@ use seen::Seen;
 use table::Table;
 
 #[cfg(feature = "cluster")]
-pub(crate) use afar::Afar;
+pub(crate) use afar::{Afar, Told};
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
@@ -61,9 +63,13 @@ pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 #[cfg(feature = "cluster")]
-pub(crate) use export::{Keeps, NotAnExport, Which};
+pub(crate) use export::{Keeps, NotAnExport};
 #[cfg(feature = "cluster")]
 pub(crate) use export::{read_roster, write_roster};
+#[cfg(feature = "cluster")]
+use groups::Groups;
+#[cfg(feature = "cluster")]
+pub(crate) use groups::{Accounts, Grouping, Which};
 #[cfg(test)]
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
@@ -150,6 +156,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             domains: Vec::new(),
             #[cfg(feature = "cluster")]
             first_session: None,
+            #[cfg(feature = "cluster")]
+            groups: None,
             background: None,
             elsewhere: None,
             #[cfg(feature = "cluster")]
@@ -179,6 +187,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
+            #[cfg(feature = "cluster")]
+            groups: settings.groups.map(Groups::new),
             next: Padded::new(AtomicU64::new(first)),
             sessions: Padded::default(),
             absent: Padded::default(),

@@ -114,7 +114,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn gone_of(&self, which: super::Which<'_>) -> Vec<(Box<str>, SystemTime)> {
         let seen = self.seen.lock();
         let names = seen.names.iter().flat_map(|names| names.old.union(&names.young));
-        let those = names.filter(|name| which(name));
+        let those = names.filter(|name| which.has(name));
         those.filter_map(|name| Some((name.clone(), seen.gone.get(&**name)?))).collect()
     }
 
@@ -128,7 +128,7 @@ impl<C: SharedConnection> Inner<C> {
         let mut seen = self.seen.lock();
         let Seen { gone, names, .. } = &mut *seen;
         for names in names.iter_mut().flat_map(|names| [&mut names.young, &mut names.old]) {
-            names.extract_if(|name| which(name)).for_each(|name| gone.remove(&*name));
+            names.extract_if(|name| which.has(name)).for_each(|name| gone.remove(&*name));
         }
     }
 

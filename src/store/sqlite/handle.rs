@@ -1,4 +1,4 @@
-//! How the store calls its threads: where nodes share it, in the name of whoever has the account's slot (NODE-3).
+//! How the store calls its threads.
 
 use std::sync::Arc;
 
@@ -10,19 +10,11 @@ use super::worker::{Caller, Worker};
 use crate::store::StoreFuture;
 
 #[derive(Clone)]
-pub(super) struct Handle {
-    worker: Arc<Worker>,
-    #[cfg(feature = "cluster")]
-    pub(super) tokens: Option<Arc<dyn crate::store::shared::FenceTokens>>,
-}
+pub(super) struct Handle(Arc<Worker>);
 
 impl Handle {
     pub(super) fn new(worker: Worker) -> Self {
-        Self {
-            worker: Arc::new(worker),
-            #[cfg(feature = "cluster")]
-            tokens: None,
-        }
+        Self(Arc::new(worker))
     }
 
     /// Has the thread do something for an account, as [`Caller::call`] says.
@@ -32,59 +24,19 @@ impl Handle {
         work: impl Fn(&Connection, &str) -> Result<T, Refusal> + Send + 'static,
     ) -> StoreFuture<T> {
         let name = account.to_string();
-        self.parts([account]).call(move |db| work(db, &name))
+        self.call(move |db| work(db, &name))
     }
 
-    /// The same for the store as a whole.
+    /// The same for the store as a whole, or several accounts.
     pub(super) fn call<T: Send + 'static>(
         &self,
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
     ) -> StoreFuture<T> {
-        self.worker.caller().call(work)
+        self.caller().call(work)
     }
 
-    /// For work in several parts, between which others have their turn; or for several accounts.
-    pub(super) fn parts<const N: usize>(&self, accounts: [&BareJid; N]) -> Parts {
-        #[cfg(not(feature = "cluster"))]
-        let _nobody_asks = accounts;
-        Parts {
-            caller: self.worker.caller(),
-            #[cfg(feature = "cluster")]
-            guard: self.guard(&accounts),
-        }
-    }
-
-    #[cfg(feature = "cluster")]
-    fn guard(&self, accounts: &[&BareJid]) -> Guard {
-        let Some(tokens) = &self.tokens else { return Some(Vec::new()) };
-        accounts.iter().map(|account| tokens.fence(account)).collect()
+    /// For work in several parts, between which others have their turn.
+    pub(super) fn caller(&self) -> Caller {
+        self.0.caller()
     }
 }
-
-pub(super) struct Parts {
-    caller: Caller,
-    #[cfg(feature = "cluster")]
-    guard: Guard,
-}
-
-impl Parts {
-    /// As [`Caller::call`].
-    pub(super) fn call<T: Send + 'static>(
-        &self,
-        work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
-    ) -> StoreFuture<T> {
-        #[cfg(feature = "cluster")]
-        let work = {
-            let guard = self.guard.clone();
-            move |db: &Connection| {
-                super::fence::pass(db, guard.as_deref())?;
-                work(db)
-            }
-        };
-        self.caller.call(work)
-    }
-}
-
-/// What every part of the work has to pass; `None` where an account does not live here.
-#[cfg(feature = "cluster")]
-type Guard = Option<Vec<crate::store::fence::Fence>>;

@@ -10,12 +10,6 @@
 
 mod accounts;
 mod blocks;
-#[cfg(feature = "cluster")]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "a second store that tests hold the fence against")
-)]
-pub(super) mod fence;
 mod handle;
 mod invitations;
 mod offline;
@@ -123,11 +117,6 @@ impl fmt::Debug for Sqlite {
 #[derive(Debug)]
 enum Refusal {
     Full,
-    /// Somebody else has the account's slot.
-    #[cfg(feature = "cluster")]
-    Deposed(super::fence::Deposed),
-    #[cfg(feature = "cluster")]
-    NotHere,
     Sqlite(rusqlite::Error),
 }
 
@@ -141,10 +130,6 @@ impl From<Refusal> for StoreError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Full => Self::Full,
-            #[cfg(feature = "cluster")]
-            Refusal::Deposed(deposed) => deposed.into(),
-            #[cfg(feature = "cluster")]
-            Refusal::NotHere => Self::failed(super::shared::NotHere),
             Refusal::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => Self::no_space(error),
                 _ => Self::failed(error),

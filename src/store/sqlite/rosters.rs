@@ -12,7 +12,7 @@ use crate::store::{
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let (account, reader) = (account.to_string(), self.reader.parts([account]));
+        let (account, reader) = (account.to_string(), self.reader.caller());
         let of = account.clone();
         let first = reader.call(move |db| {
             // Who asks, and not what they say: that may be much.
@@ -76,9 +76,8 @@ impl RosterStore for Sqlite {
         second: &BareJid,
         second_change: RosterChange,
     ) -> StoreFuture<()> {
-        let both = self.writer.parts([first, second]);
         let (first, second) = (first.to_string(), second.to_string());
-        both.call(move |db| {
+        self.writer.call(move |db| {
             apply(db, &first, &first_change)?;
             apply(db, &second, &second_change)
         })

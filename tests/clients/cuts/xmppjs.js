@@ -24,5 +24,7 @@ xmpp.on("stanza", (stanza) => {
   const body = stanza.is("message") && stanza.getChildText("body");
   if (body) tell("message", body);
 });
+// A cut right behind <resumed/> finds the library writing to a socket that is gone, and nobody awaits that: a browser goes on.
+process.on("unhandledRejection", (error) => tell("error", String(error)));
 xmpp.start().catch(() => {});
 process.stdin.on("end", () => process.exit(0)).resume();

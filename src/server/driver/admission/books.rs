@@ -83,6 +83,9 @@ pub(super) struct Record {
     /// Its account's home says what becomes of it.
     #[cfg(feature = "cluster")]
     is_away: bool,
+    /// Its socket is at its edge, where it is shown.
+    #[cfg(feature = "cluster")]
+    is_adopted: bool,
     phase: Phase,
     signal: Arc<Signal>,
 }
@@ -283,6 +286,8 @@ impl Books {
             account,
             #[cfg(feature = "cluster")]
             is_away: false,
+            #[cfg(feature = "cluster")]
+            is_adopted: false,
             phase,
             signal: of_transport,
         };
@@ -498,7 +503,8 @@ impl Books {
         held_against: Option<BarNumber>,
         now: Duration,
     ) {
-        let Some(record) = self.transports.get(&id) else { return };
+        let Some(record) = self.transports.get_mut(&id) else { return };
+        record.is_adopted = true;
         let bar = self.barred.get(&account).filter(|bar| now < bar.until);
         if let Some(bar) = bar.filter(|bar| held_against != Some(bar.number)) {
             record.signal.dismiss(&bar.dismissal, &mut self.wakers);
@@ -546,6 +552,10 @@ impl Books {
     /// All that serve no session, in no order.
     pub(super) fn streams(&self) -> Vec<StreamInfo> {
         let stream = |(number, record): (&u64, &Record)| {
+            #[cfg(feature = "cluster")]
+            if record.is_adopted {
+                return None;
+            }
             let stage = match (record.phase, record.account) {
                 (Phase::Closing, _) => Stage::Closing,
                 (_, Some(_)) => Stage::Authenticated,

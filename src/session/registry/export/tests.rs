@@ -68,7 +68,7 @@ fn registry(
     let (router, leftover, listener) = (Arc::clone(log), Arc::clone(log), Arc::clone(log));
     SessionRegistry::builder(Arc::clone(environment) as Arc<dyn Environment>)
         .domain("example.com".parse().unwrap())
-        .of_node(first)
+        .of_node(first, (4, str::len))
         .hibernating_per_account(2)
         .hold(|_, stanza| match stanza.kind() {
             Kind::Presence => Hold::Latest(stanza.from().unwrap_or_default().into_owned()),
