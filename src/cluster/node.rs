@@ -90,7 +90,7 @@ pub(crate) enum Stored {
     },
 }
 
-/// Whether it can be read here.
+/// Whether what has come of a slot can be read.
 type Reads = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 pub(crate) struct Node {

@@ -254,6 +254,7 @@ impl<C: SharedConnection> Line<C> {
     }
 
     /// A sign of life.
+    #[cfg(feature = "websocket")]
     pub(in crate::server) fn alive(&self, bytes: usize) {
         self.say(Up::Alive(u32::try_from(bytes).unwrap_or(u32::MAX)));
     }
