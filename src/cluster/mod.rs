@@ -32,7 +32,7 @@ mod record;
 mod redis;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 /// Whether a test breaks this on purpose, to see that an oracle notices.

@@ -90,6 +90,9 @@ pub(crate) enum Stored {
     },
 }
 
+/// Whether it can be read here.
+type Reads = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 pub(crate) struct Node {
     pub(super) member: Member,
     pub(super) slots: Slots,
@@ -111,7 +114,7 @@ pub(crate) struct Node {
     empty_since: Option<View>,
     pub(super) effects: VecDeque<Effect>,
     /// Whether what has come of a slot can be read here.
-    pub(super) reads: Option<Box<dyn Fn(&[u8]) -> bool + Send>>,
+    pub(super) reads: Option<Reads>,
     /// What has been dropped with good reason: what a lost slot had sent.
     #[cfg(test)]
     pub(super) void: Vec<Arc<Frame>>,

@@ -630,11 +630,11 @@ fn threads_tell_a_socket_of_a_time_out_that_is_another() {
 
     impl super::threads::Stream for Told {
         fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-            (&self.0).read(buffer)
+            Read::read(&mut &self.0, buffer)
         }
 
         fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-            (&self.0).write(bytes)
+            Write::write(&mut &self.0, bytes)
         }
 
         fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {

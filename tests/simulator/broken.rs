@@ -6,13 +6,13 @@
 mod cast;
 mod device;
 mod nodes;
-mod random;
 mod splitter;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nodes::{Weather, World};
 
+use crate::cluster::tests::random;
 use crate::server::breaks::Break;
 
 /// Steps of one conversation.

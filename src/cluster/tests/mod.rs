@@ -20,7 +20,7 @@ mod member;
 mod node;
 #[cfg(not(any(loom_model, shuttle)))]
 #[path = "../../../tests/common/nodes.rs"]
-#[expect(dead_code, reason = "it is others' as well")]
+#[expect(dead_code, clippy::field_reassign_with_default, reason = "it is others' as well")]
 mod nodes;
 #[cfg(all(feature = "redis", feature = "postgres"))]
 mod on_postgres;
@@ -30,7 +30,7 @@ mod oracle;
 mod presence;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
-mod random;
+pub(crate) mod random;
 mod record;
 #[cfg(feature = "redis")]
 mod running;

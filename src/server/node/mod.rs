@@ -22,7 +22,12 @@ mod shield;
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]
 #[path = "../../../tests/simulator/broken.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the simulator's, which has more")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::field_reassign_with_default,
+    reason = "the simulator's, which has more"
+)]
 mod simulated;
 mod submit;
 
