@@ -207,7 +207,8 @@ class Book:
                     continue
                 ends = watcher.ends.get(jid, [])
                 # A session that died with its home did so at the fault, whatever its client knew.
-                end = session.closing or (session.how == "lost" and self.fault) or session.ended
+                known = [session.closing, self.fault if session.how == "lost" else None]
+                end = min(filter(None, known), default=session.ended)
                 count["ends"] += 1
                 if len(ends) > 1:
                     count["twice"] += 1
