@@ -27,7 +27,6 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LedgerStays, Weather::Storm, 2),
     (Break::PartedUnnoted, Weather::Calm, 2),
     (Break::LegsOutliveHome, Weather::Storm, 1),
-    (Break::LostUntold, Weather::Storm, 0),
 ];
 
 /// What is wrong in a world whose nodes are broken so.
