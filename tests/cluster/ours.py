@@ -256,7 +256,8 @@ def read_record(data):
     for _ in range(reader.number()):
         owner = nodes[reader.number()]
         reader.view(), reader.view()
-        to = nodes[reader.number()]
+        # The last bit: whether its last move was refused.
+        to = nodes[reader.number() >> 1]
         if to is not None:
             reader.view()
         places.append((names.get(owner, owner), to and names.get(to, to)))
