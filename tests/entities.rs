@@ -951,7 +951,7 @@ fn host_3_acts_and_clients_change_one_roster_in_turn() {
         world.account(&format!("user{n}"));
     }
     std::thread::scope(|scope| {
-        for thread in 0..4 {
+        let threads = [0, 1, 2, 3].map(|thread| {
             let server = world.server().clone();
             scope.spawn(move || {
                 let account = server.account(&bare("juliet@example.com"));
@@ -972,10 +972,14 @@ fn host_3_acts_and_clients_change_one_roster_in_turn() {
                     let (act, friend) = (account.clone(), friend.clone());
                     wait(Box::pin(async move { act.remove_contact(&friend).await })).unwrap();
                 }
-            });
-        }
+            })
+        });
         for n in 0..50 {
             juliet.send(&set(&format!("<item jid='d{n}@example.net' name='D'/>")));
+        }
+        // Accounts may live at other nodes, which go on here.
+        while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            world.settle();
         }
     });
     world.settle();
