@@ -40,6 +40,7 @@ type Cost = (usize, usize);
 fn cost(client: &Client, xml: &str, recipient: &Client) -> Cost {
     let _before = (client.recorder().take(), recipient.recorder().take());
     client.send(xml);
+    client.linger();
     (xml.len(), recipient.recorder().take().concat().len())
 }
 

@@ -154,10 +154,13 @@ fn sm_4_counts_begin_with_enable_and_only_stanzas_count() {
     romeo.send("<message to='juliet@example.com/balcony'><body>before</body></message>");
     juliet.send(&chat(0));
     // In one piece: what is pipelined behind `<enable/>` counts.
-    let answer = romeo.ask(&format!(
+    let _before = romeo.received();
+    romeo.send(&format!(
         "{ENABLE}<presence/>{R}<message to='juliet@example.com/balcony'/>\
          <iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq> {R}"
     ));
+    romeo.linger();
+    let answer = romeo.received();
     assert!(answer[0].starts_with("<enabled "), "{answer:?}");
     let counts: Vec<_> = answer.iter().filter(|xml| xml.starts_with("<a ")).collect();
     assert_eq!(counts, [&a(1), &a(3)]);
@@ -618,6 +621,7 @@ fn sm_18_a_transport_that_breaks_within_a_stanza_hibernates() {
     romeo.send("<message to='juliet@example.com/balcony'><body>whole</body></message>");
     let got = juliet.received();
     assert!(got.len() == 1 && got[0].contains("whole"), "{got:?}");
+    romeo.linger();
     assert_eq!(romeo.ask(R), [a(1)]);
 }
 
@@ -1075,6 +1079,7 @@ fn limit_13_a_transport_that_takes_nothing_is_dropped_and_its_session_waits() {
     world.advance(seconds(59));
     assert!(romeo.is_connected());
     world.advance(seconds(1));
+    romeo.linger();
     assert_eq!(romeo.recorder().closed(), Some(Close::Abort));
     assert_eq!(world.counts().hibernating, 1);
     assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1"]);
@@ -1167,6 +1172,7 @@ fn sm_22_a_resumed_stream_waits_for_the_stanza_that_the_old_one_was_in() {
     world.settle();
     assert_eq!(ids(&juliet.received()), ["next"]);
     assert_eq!(ids(&romeo.received()), ["slow"], "on the new transport, and before all else");
+    romeo.linger();
     assert_eq!(romeo.ask(R), [a(2)]);
 }
 

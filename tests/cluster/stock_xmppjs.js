@@ -23,9 +23,9 @@ xmpp.on("online", (jid) => {
   tell("session", jid.toString());
   send("presence", {}, xml("status", {}, "1"));
 });
-xmpp.on("element", (element) => {
-  for (const name of ["resumed", "failed"]) if (element.is(name, "urn:xmpp:sm:3")) tell(name);
-});
+xmpp.on("element", (element) => element.is("failed", "urn:xmpp:sm:3") && tell("failed"));
+// Not by its element: with SASL2 that is within another one.
+xmpp.streamManagement.on("resumed", () => tell("resumed"));
 xmpp.setMaxListeners(0);
 xmpp.on("stanza", (stanza) => {
   const { type = "", from } = stanza.attrs;

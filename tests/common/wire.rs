@@ -601,6 +601,14 @@ impl Client {
         }
     }
 
+    /// Lets nodes say what they say after a while, or along with something else: that a stanza is handled (SM-5), and
+    /// what a client has taken.
+    pub fn linger(&self) {
+        if let Some(world) = self.world.upgrade().map(World).filter(World::is_several) {
+            world.advance(Duration::from_millis(100));
+        }
+    }
+
     /// Sends, and takes what came for this client.
     pub fn ask(&self, xml: &str) -> Vec<String> {
         let _before = self.received();

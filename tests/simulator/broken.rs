@@ -24,7 +24,7 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LeavesAtOnce, Weather::Calm, 0),
     (Break::ServedWhileFrozen, Weather::Calm, 0),
     (Break::KeptAfterMove, Weather::Calm, 0),
-    (Break::LedgerStays, Weather::Calm, 2),
+    (Break::LedgerStays, Weather::Storm, 2),
     (Break::PartedUnnoted, Weather::Calm, 2),
     (Break::LegsOutliveHome, Weather::Storm, 1),
 ];

@@ -138,7 +138,7 @@ fn node_5_what_has_no_answer_is_sent_again() {
     assert_eq!(seqs(&flush(&mut link, 202).unwrap()), [1, 2], "after a gap");
     let answered = link.answered(1, &[]);
     assert_eq!(answered.iter().map(|one| one.numbered.seq).collect::<Vec<_>>(), [1]);
-    // The next one has waited since the answer to the one before.
+    // From the answer on.
     assert_eq!(flush(&mut link, 203), None);
     assert_eq!(flush(&mut link, 402), None);
     assert_eq!(flush(&mut link, 403).map(|post| (seqs(&post), post.base)), Some((vec![2], 2)));

@@ -312,6 +312,8 @@ impl<C: SharedConnection> Outbound<C> {
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.writing = Writing::Nobody;
         let _unwritten = self.queue.take_greeting();
+        // Nobody makes one for a transport that is gone.
+        self.gates.open(Gate::Greeting);
         self.stop_holding();
     }
 

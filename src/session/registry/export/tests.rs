@@ -420,6 +420,31 @@ impl World {
     }
 }
 
+#[test]
+fn node_9_who_was_lost_before_its_greeting_moves_as_well() {
+    let mut world = World::new();
+    let wire = Recorder::new();
+    let retention = world.registry.retention(Duration::from_secs(30));
+    let token = retention.token.clone();
+    let mut setup = SessionSetup::default();
+    setup.retain(retention);
+    let request = BindRequest::new().setup(setup).greeted_later();
+    let session = world.authed(0, &wire).bind(&world.registry, request).ok().unwrap();
+    world.registry.freeze(&all);
+    assert!(world.registry.export(&all, &Nothing).is_none(), "its greeting is still to come");
+    world.registry.thaw(&all, Duration::ZERO);
+    drop(session);
+    world.move_all();
+    let again =
+        world.authed(0, &Recorder::new()).resume(&world.registry, &token, 0, &mut |_| Vec::new());
+    drop(again.ok().unwrap());
+    // The same where it is a resumption that has got no answer.
+    let account = BareJid::new(ACCOUNTS[0]).unwrap();
+    let (owner, _) = world.registry.inner().resume(&account, &token, 0, Recorder::new()).unwrap();
+    drop(owner);
+    world.move_all();
+}
+
 fn steps() -> impl Strategy<Value = Vec<(Step, bool)>> {
     let (account, conn) = (0..2_usize, 0..5_usize);
     let window = proptest::option::weighted(0.7, prop_oneof![Just(0), Just(30), Just(300)]);
