@@ -242,9 +242,15 @@ impl<C: SharedConnection> Homes<C> {
         }
     }
 
-    /// These edges are no more, by the time their clients have come here.
-    pub(in crate::server) fn lose_edges(&mut self, is_there: impl Fn(Incarnation) -> bool) {
-        self.remove_those(|leg, _| !is_there(leg.edge));
+    /// Those edges are no more by the time the clients of a slot have come here.
+    pub(in crate::server) fn lose_edges(
+        &mut self,
+        slot: Slot,
+        is_there: impl Fn(Incarnation) -> bool,
+    ) {
+        for leg in self.of_slot(slot).filter(|leg| !is_there(leg.edge)).collect::<Vec<_>>() {
+            self.remove(leg);
+        }
     }
 
     /// An edge is lost, and so are the transports of its clients (NODE-13).

@@ -548,7 +548,7 @@ impl<C: SharedConnection> Actor<C> {
         if let Some(homes) = &mut self.homes {
             homes.opened(slot);
             let record = self.node.record();
-            homes.lose_edges(|edge| record.has(edge));
+            homes.lose_edges(slot, |edge| record.has(edge));
         }
     }
 
