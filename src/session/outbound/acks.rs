@@ -62,7 +62,7 @@ pub enum AckCheck {
 /// What retention keeps beside the queue.
 pub(crate) struct Retained {
     /// The resumption id (SM-11), bound to the account by where it is looked up.
-    pub(crate) token: String,
+    pub(crate) token: Box<str>,
     /// How long the session may be without a transport; zero = not resumable.
     pub(crate) window: Duration,
     /// The last `h` of the peer.
@@ -107,7 +107,7 @@ impl Retained {
     ) -> Self {
         let (now, utc) = clocks;
         Self {
-            token,
+            token: token.into_boxed_str(),
             window,
             acked: 0,
             sent: 0,

@@ -359,7 +359,7 @@ impl<C: SharedConnection> Outbound<C> {
             }
         }
         let handled = retained.as_ref().map(|r| self.received.wrapping_sub(r.from));
-        let token = retained.filter(|r| !r.window.is_zero()).map(|r| r.token.clone());
+        let token = retained.filter(|r| !r.window.is_zero()).map(|r| r.token.clone().into_string());
         let link = match farewell {
             Some(words) if self.link.is_some() => {
                 if self.gates.is_closed() {
