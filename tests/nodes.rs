@@ -337,6 +337,16 @@ fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
     assert!(caught > 2);
 }
 
+/// A client that logs in and binds; so many steps decide how far it has come: on the way to its home, or there.
+fn on_its_way(world: &Nodes, edge: usize, account: &BareJid, steps: usize) -> Client {
+    let client = world.connect(&world.node(edge));
+    client.give(&auth(account));
+    client.give(OPEN);
+    client.give(&bind("x"));
+    (0..steps).for_each(|n| world.step_one(n));
+    client
+}
+
 #[test]
 fn node_16_what_was_proved_before_the_change_binds_nowhere() {
     for edge in 0..2 {
@@ -344,12 +354,7 @@ fn node_16_what_was_proved_before_the_change_binds_nowhere() {
             for polls in 0..5 {
                 let world = Nodes::new(2);
                 let juliet = world.account_at(0, "juliet");
-                let client = world.connect(&world.node(edge));
-                client.give(&auth(&juliet));
-                client.give(OPEN);
-                client.give(&bind("x"));
-                // How far it has come by then: on the way to its home, or there.
-                (0..polls).for_each(|n| world.step_one(n));
+                let client = on_its_way(&world, edge, &juliet, polls);
                 let is_bound = world.node(0).server.registry().counts().sessions == 1;
                 world.node(host).server.password_changed(&juliet, None);
                 world.advance(Duration::from_secs(1));
@@ -371,11 +376,7 @@ fn node_16_a_removed_account_is_bound_nowhere() {
         for polls in 0..5 {
             let world = Nodes::new(2);
             let juliet = world.account_at(0, "juliet");
-            let client = world.connect(&world.node(edge));
-            client.give(&auth(&juliet));
-            client.give(OPEN);
-            client.give(&bind("x"));
-            (0..polls).for_each(|n| world.step_one(n));
+            let client = on_its_way(&world, edge, &juliet, polls);
             assert!(world.run(world.node(1).server.account_removed(&juliet)).unwrap());
             world.advance(Duration::from_secs(1));
             assert!(client.received().contains("<not-authorized"), "{edge} {polls}");

@@ -215,20 +215,20 @@ impl Node {
         self.member.acts_until().filter(|_| !self.is_over)
     }
 
-    /// The store has been told of the new owners of slots; `None`: it has failed, and is asked again.
+    /// The store has been told of the new owner of a slot; `None`: it has failed, and is asked again.
     pub(crate) fn handle_claimed(
         &mut self,
         now: Duration,
-        claims: impl IntoIterator<Item = (Slot, View, Option<Stored>)>,
+        slot: Slot,
+        token: View,
+        stored: Option<Stored>,
     ) {
-        for (slot, token, stored) in claims {
-            match stored {
-                Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
-                None if self.token(slot) == Some(token) => {
-                    self.effects.push_back(Effect::Claim { slot, token });
-                }
-                None => {}
+        match stored {
+            Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
+            None if self.token(slot) == Some(token) => {
+                self.effects.push_back(Effect::Claim { slot, token });
             }
+            None => {}
         }
     }
 

@@ -9,7 +9,10 @@ pub use fault::{Fault, FaultKind, StoreCall, StoreFailure};
 pub use peer::PeerAddress;
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -62,6 +65,16 @@ const MOST: usize = 1 << 12;
 thread_local! {
     /// This thread is in the host's hook.
     static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Why a call has failed: that was told as such.
+#[derive(Debug, thiserror::Error)]
+#[error("it panicked")]
+pub(super) struct HasPanicked;
+
+/// Whether a call has failed by a panic, which was told already.
+pub(super) fn is_panic(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.source().is_some_and(|cause| cause.is::<HasPanicked>())
 }
 
 impl Faults {
@@ -134,6 +147,27 @@ impl Faults {
         host: impl FnOnce() -> T,
     ) -> Option<T> {
         shielded_or(host, |message| self.panicked(code, peer, account, message))
+    }
+
+    /// The rest of a call that was begun so, each part likewise: a panic is a call that has failed.
+    pub(super) fn call<T, E, F: Future<Output = Result<T, E>> + Send>(
+        self: &Arc<Self>,
+        code: HostCode,
+        account: Option<BareJid>,
+        failed: fn(HasPanicked) -> E,
+        begun: Option<F>,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F> {
+        let faults = Arc::clone(self);
+        async move {
+            let Some(begun) = begun else { return Err(failed(HasPanicked)) };
+            let mut answer = pin!(begun);
+            poll_fn(|cx| {
+                let poll = || answer.as_mut().poll(cx);
+                let polled = faults.shielded(code, &PeerAddress::UNKNOWN, account.as_ref(), poll);
+                polled.unwrap_or_else(|| Poll::Ready(Err(failed(HasPanicked))))
+            })
+            .await
+        }
     }
 
     #[cold]

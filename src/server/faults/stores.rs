@@ -1,14 +1,11 @@
 //! The one place where stores are called, but those of extensions: each call is timed, its failure told, its panic a failure (FAULT-2).
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use jid::{BareJid, DomainRef};
 
 use super::fault::StoreCall;
-use super::{Faults, PeerAddress};
+use super::{Faults, PeerAddress, is_panic};
 use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
@@ -65,19 +62,10 @@ impl StoreWatch {
         };
         let since = self.environment.now();
         let (watch, account) = (self.clone(), account.clone());
-        let begun = watch.shielded(code, &account, begin);
+        let begun = self.faults.shielded(code, &PeerAddress::UNKNOWN, Some(&account), begin);
+        let called = self.faults.call(code, Some(account.clone()), StoreError::failed, begun);
         Box::pin(async move {
-            let mut answer = pin!(async {
-                match begun {
-                    Some(future) => future.await,
-                    None => Err(panicked()),
-                }
-            });
-            let answer = std::future::poll_fn(|cx| {
-                let poll = watch.shielded(code, &account, || answer.as_mut().poll(cx));
-                poll.unwrap_or_else(|| Poll::Ready(Err(panicked())))
-            });
-            let answer = answer.await;
+            let answer = called.await;
             watch.counters.store_call(call, watch.environment.now().saturating_sub(since));
             if let Err(error) = &answer
                 && !is_panic(error)
@@ -87,28 +75,6 @@ impl StoreWatch {
             answer
         })
     }
-
-    fn shielded<T>(
-        &self,
-        code: HostCode,
-        account: &BareJid,
-        host: impl FnOnce() -> T,
-    ) -> Option<T> {
-        self.faults.shielded(code, &PeerAddress::UNKNOWN, Some(account), host)
-    }
-}
-
-/// A panic of a store, which was told as such.
-#[derive(Debug, thiserror::Error)]
-#[error("it panicked")]
-struct StorePanicked;
-
-fn panicked() -> StoreError {
-    StoreError::failed(StorePanicked)
-}
-
-fn is_panic(error: &StoreError) -> bool {
-    matches!(error, StoreError::Failed(cause) if cause.is::<StorePanicked>())
 }
 
 impl<S: ?Sized> Watched<S> {
@@ -299,7 +265,7 @@ impl TokenStore for Watched<dyn TokenStore> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::task::{Context, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use parking_lot::Mutex;
 

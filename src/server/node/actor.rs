@@ -1,7 +1,8 @@
 //! The place where all that a node is happens.
 
+mod calls;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -9,26 +10,27 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use calls::Calls;
+
 use super::act::Said;
 use super::letter::{Letter, Tale};
 use super::placement::fence;
 use super::presence::{Presences, subscription};
-use super::shield::is_panic;
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
 use crate::address;
 use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineError, Incarnation, Node, Slot, Stored, View, Work,
+    Answer, Ask, AskId, Change, Effect, EngineError, Incarnation, Node, Slot, View, Work,
 };
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::breaks::broken;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp, is_line};
-use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
+use crate::server::{Core, FaultKind, PeerAddress, Task};
 use crate::session::{Accounts, HostCode, Item};
 use crate::stanza::{Condition, Stanza};
-use crate::store::{StoreError, deposed};
+use crate::store::StoreError;
 use crate::xep::acknowledgement;
 
 pub(super) struct Actor<C: SharedConnection> {
@@ -74,42 +76,6 @@ impl<C: SharedConnection> Drop for Done<C> {
         if let Some(account) = self.account.take() {
             self.inbox.put(Command::Through(account));
         }
-    }
-}
-
-/// What the engine, or the store, was asked, and when.
-struct Calls<K, T>(Vec<(K, Duration, Call<T>)>);
-
-type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-impl<K, T> Calls<K, T> {
-    const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn begin(&mut self, key: K, now: Duration, call: Call<T>) {
-        self.0.push((key, now, call));
-    }
-
-    /// Those that are answered.
-    fn ready(&mut self, cx: &mut Context<'_>) -> Vec<(K, T)> {
-        let mut done = Vec::new();
-        let mut rest = Vec::with_capacity(self.0.len());
-        for (key, since, mut call) in self.0.drain(..) {
-            match call.as_mut().poll(cx) {
-                Poll::Ready(value) => done.push((key, value)),
-                Poll::Pending => rest.push((key, since, call)),
-            }
-        }
-        self.0 = rest;
-        done
-    }
-
-    /// Those that have had no answer for so long: they are waited for no longer.
-    fn give_up(&mut self, now: Duration, patience: Duration) -> Vec<K> {
-        let is_late = |since: Duration| now >= since.saturating_add(patience);
-        let late = self.0.extract_if(.., |(_, since, _)| is_late(*since));
-        late.map(|(key, _, _)| key).collect()
     }
 }
 
@@ -231,9 +197,9 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => {
                 self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
-                let unheard = std::mem::take(&mut self.unheard);
-                let again = unheard.into_iter().map(|(slot, token)| (slot, token, None));
-                self.node.handle_claimed(now, again);
+                for (slot, token) in std::mem::take(&mut self.unheard) {
+                    self.node.handle_claimed(now, slot, token, None);
+                }
             }
             Command::Leave(stays) => {
                 self.node.leave(stays);
@@ -296,71 +262,6 @@ impl<C: SharedConnection> Actor<C> {
         clustered.inbox.domains.write().retain(|node, _| members.contains(node));
         if members.contains(&self.me) {
             self.members = members;
-        }
-    }
-
-    /// Answers of the engine and of the store; whether there were any.
-    fn hear(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        cx: &mut Context<'_>,
-    ) -> bool {
-        let mut heard = false;
-        let now = || core.environment.now();
-        for (id, answer) in self.calls.ready(cx) {
-            heard = true;
-            match answer {
-                Ok(answer) => self.node.handle_answer(now(), id, answer),
-                Err(error) => {
-                    clustered.inbox.figures.lock().engine_failures += 1;
-                    if !is_panic(&error) {
-                        core.faults.engine_failed(Some(&error));
-                    }
-                }
-            }
-        }
-        for (instance, term) in self.terms.ready(cx) {
-            heard = true;
-            match term {
-                Ok(term) => self.node.handle_term(now(), &instance, term),
-                Err(error) if is_panic(&error) => {}
-                Err(error) => {
-                    core.faults.shared_store_failed(StoreCall::CountTerm, Some(&error));
-                }
-            }
-        }
-        let mut claimed = Vec::new();
-        for ((slot, token), said) in self.claims.ready(cx) {
-            heard = true;
-            match stored(&said) {
-                None => {
-                    let error = said.as_ref().err().filter(|error| !is_panic(*error));
-                    if error.is_some() {
-                        core.faults.shared_store_failed(StoreCall::ClaimSlot, error);
-                    }
-                    self.unheard.push((slot, token));
-                }
-                stored => claimed.push((slot, token, stored)),
-            }
-        }
-        self.node.handle_claimed(now(), claimed);
-        heard
-    }
-
-    /// What has had no answer for too long is asked again.
-    fn give_up(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, now: Duration) {
-        let (engine, store) = self.node.patience();
-        for _call in self.calls.give_up(now, engine) {
-            clustered.inbox.figures.lock().engine_failures += 1;
-            core.faults.engine_failed(None);
-        }
-        for _instance in self.terms.give_up(now, store) {
-            core.faults.shared_store_failed(StoreCall::CountTerm, None);
-        }
-        for claim in self.claims.give_up(now, store) {
-            core.faults.shared_store_failed(StoreCall::ClaimSlot, None);
-            self.unheard.push(claim);
         }
     }
 
@@ -737,16 +638,6 @@ const TURNS: usize = 4;
 
 /// How soon what is under way in a slot that is to be handed over is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// `None`: it could not hear it.
-fn stored(said: &Result<(), StoreError>) -> Option<Stored> {
-    match said {
-        Ok(()) => Some(Stored::Done),
-        Err(error) => deposed(error).map(|deposed| Stored::Refused {
-            by: View { term: deposed.by.term, number: deposed.by.number },
-        }),
-    }
-}
 
 impl<C: SharedConnection> Core<C> {
     /// A stanza of another home of ours: it is what that has made of it, and goes to whom it is for.

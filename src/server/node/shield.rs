@@ -1,15 +1,14 @@
 //! What a host brings for a cluster, each call of which fails alone (FAULT-3): a panic is a call that has failed.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use crate::cluster::{
     Answer, Engine, EngineError, EngineFuture, Incarnation, Lease, Posts, Record, View,
 };
 use crate::server::PeerAddress;
-use crate::server::faults::Faults;
+use crate::server::faults::{Faults, HasPanicked};
 use crate::session::HostCode;
 use crate::store::{Fence, FenceTokens, SharedStore, StoreError, StoreFuture, Stores};
 
@@ -17,16 +16,6 @@ use crate::store::{Fence, FenceTokens, SharedStore, StoreError, StoreFuture, Sto
 pub(super) struct Shielded<T: ?Sized> {
     host: Arc<T>,
     faults: Arc<Faults>,
-}
-
-/// It was told as such.
-#[derive(Debug, thiserror::Error)]
-#[error("it panicked")]
-struct HasPanicked;
-
-/// Whether a call has failed by a panic, which was told already.
-pub(super) fn is_panic(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.source().is_some_and(|cause| cause.is::<HasPanicked>())
 }
 
 impl<T: ?Sized> Shielded<T> {
@@ -45,17 +34,7 @@ impl<T: ?Sized> Shielded<T> {
         begin: impl FnOnce(&T) -> Pin<Box<dyn Future<Output = Result<R, E>> + Send>>,
     ) -> Pin<Box<dyn Future<Output = Result<R, E>> + Send>> {
         let begun = self.run(code, begin);
-        let faults = Arc::clone(&self.faults);
-        Box::pin(async move {
-            let Some(begun) = begun else { return Err(failed(HasPanicked)) };
-            let mut answer = pin!(begun);
-            std::future::poll_fn(|cx| {
-                let poll = || answer.as_mut().poll(cx);
-                let polled = faults.shielded(code, &PeerAddress::UNKNOWN, None, poll);
-                polled.unwrap_or_else(|| Poll::Ready(Err(failed(HasPanicked))))
-            })
-            .await
-        })
+        Box::pin(self.faults.call(code, None, failed, begun))
     }
 }
 
