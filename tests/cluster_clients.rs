@@ -9,16 +9,23 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use xmpp_session::cluster::{Incarnation, MemoryEngine, Posts};
 use xmpp_session::connection::Recorder;
 use xmpp_session::extension::Extension;
 use xmpp_session::jid::{BareJid, FullJid};
 use xmpp_session::minidom::Element;
+use xmpp_session::sasl::Policy;
 use xmpp_session::server::{
-    Bot, BotError, DomainPolicy, GuestPolicy, Limits, Listing, ServerBuilder, Shutdown,
+    Bot, BotError, Cluster, DomainPolicy, GuestPolicy, Limits, Listing, ServerBuilder, Shutdown,
 };
 use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Stanza, canonicalise};
-use xmpp_session::store::StoreFuture;
+use xmpp_session::store::{
+    AnyAccount, ClientKey, ClientTokens, Fence, FenceTokens, Revision, SharedMemory, SharedStore,
+    StoreError, StoreFuture, Stores, TokenStore,
+};
 use xmpp_session::stream::{StreamCondition, StreamError};
 
 use crate::common::nodes::{Client, Node, Nodes, OPEN, auth, bind};
@@ -622,4 +629,220 @@ fn guest_7_a_guest_without_a_session_moves_with_its_account() {
         world.advance(Duration::from_secs(1));
         assert!(!has_account(&world, &jid).contains(&true));
     }
+}
+
+const VAULT: &str = "tokens.example";
+const FAST: &str = "urn:xmpp:fast:0";
+
+/// Tokens are kept in it, unless it fails.
+struct Keeper {
+    store: Arc<SharedMemory>,
+    fails: Arc<AtomicBool>,
+}
+
+struct Kept(Arc<dyn TokenStore>, Arc<AtomicBool>);
+
+impl SharedStore for Keeper {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
+        let mut stores = self.store.of_node(tokens);
+        let kept = stores.tokens.take().unwrap();
+        stores.tokens = Some(Arc::new(Kept(kept, Arc::clone(&self.fails))));
+        stores
+    }
+
+    fn claim(&self, fence: Fence) -> StoreFuture<()> {
+        self.store.claim(fence)
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        self.store.next_term()
+    }
+}
+
+impl Kept {
+    fn or_fail<T: Send + 'static>(&self, call: StoreFuture<T>) -> StoreFuture<T> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Box::pin(std::future::ready(Err(StoreError::failed("broken")))),
+            false => call,
+        }
+    }
+}
+
+impl TokenStore for Kept {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.or_fail(self.0.client(account, client))
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.or_fail(self.0.clients(account))
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Box::pin(std::future::ready(Err(StoreError::failed("broken")))),
+            false => self.0.replace(account, client, found, tokens),
+        }
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.or_fail(self.0.clear(account))
+    }
+}
+
+/// Posts that do not come to one node while it is closed.
+struct Line {
+    engine: Arc<MemoryEngine>,
+    to: Mutex<Option<Incarnation>>,
+    is_closed: AtomicBool,
+}
+
+impl Posts for Line {
+    fn post(&self, to: Incarnation, post: Arc<[u8]>) {
+        if !self.is_closed.load(Ordering::Relaxed) || *self.to.lock().unwrap() != Some(to) {
+            self.engine.post(to, post);
+        }
+    }
+
+    fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {
+        *self.to.lock().unwrap() = Some(me);
+        self.engine.listen(me, inbox);
+    }
+}
+
+/// Nodes whose host checks passwords itself, and an account at the first one.
+struct Vault {
+    world: Nodes,
+    fails: Arc<AtomicBool>,
+    /// To the node that came last.
+    line: Arc<Line>,
+    romeo: BareJid,
+}
+
+impl Vault {
+    fn new() -> Self {
+        let world = Nodes::new(0);
+        let (engine, to) = (Arc::clone(&world.engine), Mutex::default());
+        let line = Arc::new(Line { engine, to, is_closed: false.into() });
+        let romeo = BareJid::new(&format!("romeo@{VAULT}")).unwrap();
+        let mut vault = Self { world, fails: Arc::default(), line, romeo };
+        (0..3).for_each(|n| vault.start(n));
+        let names = (0..).map(|k| BareJid::new(&format!("romeo{k}@{VAULT}")).unwrap());
+        vault.romeo = names.into_iter().find(|one| vault.world.node(0).is_home_of(one)).unwrap();
+        let account = vault.world.node(0).server.account(&vault.romeo);
+        vault.world.run(account.create("secret")).unwrap();
+        vault
+    }
+
+    fn start(&self, n: usize) {
+        let (store, fails) = (Arc::clone(&self.world.store), Arc::clone(&self.fails));
+        let engine = Arc::clone(&self.world.engine) as _;
+        let keeper = Arc::new(Keeper { store, fails });
+        let cluster = Cluster::new(format!("n{n}"), engine, Arc::clone(&self.line) as _, keeper);
+        let mut policy = DomainPolicy::default();
+        policy.sasl = Some(Policy::new(&*self.world.environment).secret([7; 32]));
+        policy.authenticator = Some(Arc::new(AnyAccount::new("secret").unwrap()));
+        let domain =
+            |builder: ServerBuilder<Recorder>| builder.domain_with(VAULT.parse().unwrap(), policy);
+        let node = self.world.start_in(cluster.moves(0), domain);
+        self.world.until("it is a member", || node.is_member());
+    }
+
+    /// A client that has authenticated at this node, and asks for this.
+    fn asks(&self, at: usize, mechanism: &str, response: &[u8], inside: &str) -> Client {
+        let open = OPEN.replace("example.com", &format!("{VAULT}' from='{}", self.romeo));
+        let client = self.world.connect_with(&self.world.node(at), &open);
+        let response = STANDARD.encode(response);
+        let _features = client.received();
+        self.world.say(
+            &client,
+            &format!(
+                "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>\
+                 {response}</initial-response>\
+                 <user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>{inside}</authenticate>"
+            ),
+        );
+        client
+    }
+
+    fn name(&self) -> &str {
+        self.romeo.node().unwrap().as_str()
+    }
+
+    fn by_password(&self, at: usize) -> String {
+        let request = format!("<request-token xmlns='{FAST}' mechanism='HT-SHA-256-NONE'/>");
+        let plain = format!("\0{}\0secret", self.name());
+        let told = self.asks(at, "PLAIN", plain.as_bytes(), &request).received();
+        let token = told.split_once(" token='").expect(&told).1;
+        token.split_once('\'').unwrap().0.to_owned()
+    }
+
+    fn by_token(&self, at: usize, token: &str, inside: &str) -> Client {
+        let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap();
+        mac.update(b"Initiator");
+        let mac = mac.finalize().into_bytes();
+        let response = [self.name().as_bytes(), b"\0", &mac].concat();
+        self.asks(at, "HT-SHA-256-NONE", &response, &format!("<fast xmlns='{FAST}'/>{inside}"))
+    }
+
+    fn is_good(&self, at: usize, token: &str) -> bool {
+        let told = self.by_token(at, token, "").received();
+        assert!(told.contains("<success") != told.contains("<credentials-expired"), "{told}");
+        told.contains("<success")
+    }
+
+    /// The host says that the password has changed, while the store fails.
+    fn change(&self) {
+        self.world.advance(Duration::from_secs(1));
+        self.fails.store(true, Ordering::Relaxed);
+        self.world.node(0).server.password_changed(&self.romeo, None);
+        self.world.settle();
+        self.fails.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn fast_10_tokens_that_have_ended_have_at_every_node_whatever_the_store_says() {
+    let vault = Vault::new();
+    let token = vault.by_password(2);
+    assert_eq!([0, 1, 2].map(|at| vault.is_good(at, &token)), [true; 3]);
+    vault.change();
+    assert_eq!([0, 1, 2].map(|at| vault.is_good(at, &token)), [false; 3]);
+    // One that comes later is told.
+    vault.start(3);
+    assert!(!vault.is_good(3, &token));
+    // So it stays when the account's home dies.
+    vault.world.node(0).stop(true);
+    vault.world.advance(Duration::from_secs(100));
+    vault.start(4);
+    assert_eq!([1, 2, 3, 4].map(|at| vault.is_good(at, &token)), [false; 4]);
+    let token = vault.by_password(1);
+    assert_eq!([1, 2, 3, 4].map(|at| vault.is_good(at, &token)), [true; 4]);
+}
+
+#[test]
+fn fast_10_the_home_knows_of_tokens_what_an_edge_has_not_heard() {
+    let vault = Vault::new();
+    let token = vault.by_password(2);
+    let sessions = |token: &str| {
+        let client = vault.by_token(2, token, "<bind xmlns='urn:xmpp:bind:0'/>");
+        let home = vault.world.home(&vault.romeo).server;
+        (home.registry().sessions(&vault.romeo).count(), client)
+    };
+    vault.line.is_closed.store(true, Ordering::Relaxed);
+    assert_eq!(sessions(&token).0, 1, "what goes to its home comes");
+    vault.change();
+    // What held against logins that had begun is over.
+    vault.world.advance(Limits::default().negotiation);
+    let (begun, client) = sessions(&token);
+    assert_eq!(begun, 0);
+    vault.line.is_closed.store(false, Ordering::Relaxed);
+    vault.world.advance(Duration::from_secs(2));
+    assert!(client.received().contains("<temporary-auth-failure"));
+    assert!(!vault.is_good(2, &token));
 }

@@ -172,8 +172,9 @@ impl Writer {
     }
 
     fn proved(&mut self, proved: &Proved) {
-        let Proved { asked, data, wish, peer: _ } = proved;
+        let Proved { asked, data, issued, wish, peer: _ } = proved;
         self.agent(&asked.agent);
+        self.option(*issued, Self::date);
         self.requests(&asked.requests);
         self.option(asked.bind.as_ref(), |out, bind| {
             out.option(bind.tag.as_deref(), Self::text);
@@ -187,6 +188,7 @@ impl Writer {
                 out.option(used.number, |out, number| out.number(number));
                 out.flag(used.is_due);
                 out.bytes(used.fingerprint.as_bytes());
+                out.date(used.issued);
             });
             out.option(wish.fingerprint.as_ref().map(Fingerprint::as_bytes), Self::bytes);
             out.option(wish.description.software.as_deref(), Self::text);
@@ -219,6 +221,7 @@ impl Reader<'_> {
         peer: PeerAddress,
     ) -> Option<Proved> {
         let agent = self.agent()?;
+        let issued = self.option(Self::date)?;
         let requests = self.requests()?;
         let bind = self.option(|input| {
             let tag = input.option(|input| Some(input.text()?.into()))?;
@@ -239,6 +242,7 @@ impl Reader<'_> {
                         number: input.option(Self::number)?,
                         is_due: input.flag()?,
                         fingerprint: fingerprint(input)?,
+                        issued: input.date()?,
                     })
                 })?,
                 fingerprint: input.option(fingerprint)?,
@@ -248,6 +252,6 @@ impl Reader<'_> {
                 },
             })
         })?;
-        Some(Proved { asked, data, wish, peer })
+        Some(Proved { asked, data, issued, wish, peer })
     }
 }

@@ -64,7 +64,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         driver.parser.feed_unread(&adoption.unread);
         // From the first byte on: it may move in the middle of what was said together with the login.
-        driver.rare.get_or_insert_default().heard = Some(Box::new(Heard::new(&driver.parser)));
+        let rare = driver.rare.get_or_insert_default();
+        rare.heard = Some(Box::new(Heard::new(&driver.parser)));
         driver
     }
 
@@ -119,7 +120,14 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.header_sent = true;
         }
-        let session = self.authenticate(account);
+        let is_void = match &login {
+            Login::Proved(proved) => {
+                proved.issued.is_some_and(|at| self.core.is_voided(&account, at))
+            }
+            Login::Told(_) => false,
+        };
+        // FAST-10: its edge does not know of that yet.
+        let session = if is_void { None } else { self.authenticate(account) };
         match (session, login) {
             (Some(session), Login::Proved(proved)) => {
                 self.parser.set_strict(true);
