@@ -631,6 +631,39 @@ fn guest_7_a_guest_without_a_session_moves_with_its_account() {
     }
 }
 
+#[test]
+fn limit_27_a_stream_that_its_home_closes_counts_where_its_socket_is() {
+    let few = |_, builder: ServerBuilder<Recorder>| {
+        let mut limits = Limits::default();
+        limits.unauthenticated = 2;
+        builder.limits(limits)
+    };
+    for is_bound in [true, false] {
+        let world = Nodes::with(3, few);
+        let romeo = world.account_at(1, "romeo");
+        let mut clients = Vec::new();
+        for n in 0..3 {
+            let client = world.log_in(&world.node(2), &romeo);
+            if is_bound {
+                world.say(&client, &bind(&n.to_string()));
+            }
+            world.say(&client, "</wrong>");
+            assert!(client.received().ends_with("</stream:error></stream:stream>"), "{n}");
+            let closing = [0, 1, 2].map(|at| {
+                let overview = world.node(at).server.overview(&Listing::default());
+                overview.closing
+            });
+            assert_eq!(closing, [0, 0, (n + 1).min(2)], "{is_bound}");
+            clients.push(client);
+        }
+        let open: Vec<_> = clients.iter().map(Client::is_connected).collect();
+        assert_eq!(open, [false, true, true], "{is_bound}: the oldest went at once");
+        world.advance(Duration::from_secs(3));
+        assert!(clients.iter().all(|client| !client.is_connected()));
+        assert_eq!(world.node(2).server.overview(&Listing::default()).closing, 0);
+    }
+}
+
 const VAULT: &str = "tokens.example";
 const FAST: &str = "urn:xmpp:fast:0";
 

@@ -197,6 +197,8 @@ impl<C: SharedConnection> Driver<C> {
     fn yield_place(&mut self) {
         let limit = match &self.state {
             State::Closing(_) | State::Over => return self.finish(Close::Flush),
+            #[cfg(feature = "cluster")]
+            State::Binding if self.is_ended_away() => return self.finish(Close::Flush),
             State::Bound(_) => return,
             State::Unauthed(_) => Limit::Unauthenticated,
             State::Authed(_) | State::Binding => Limit::Unbound,

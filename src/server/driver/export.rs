@@ -97,7 +97,7 @@ impl<C: SharedConnection> Driver<C> {
         let mut driver = Self::new(core, session.connection().clone(), transport);
         let rare = driver.rare.get_or_insert_default();
         (rare.terms, rare.deferred) = (moving.terms, moving.deferred.map(Box::new));
-        rare.heard = Some(Box::new(Heard::new(&moving.parser)));
+        (rare.is_leg, rare.heard) = (true, Some(Box::new(Heard::new(&moving.parser))));
         (driver.parser, driver.lang) = (moving.parser, moving.lang);
         driver.is_local = moving.is_local;
         (driver.was_asked, driver.output_grew) = (moving.was_asked, moving.output_grew);

@@ -270,6 +270,17 @@ impl Books {
         (id, signal)
     }
 
+    /// One enters that is counted, and shown, at another node.
+    #[cfg(feature = "cluster")]
+    pub(super) fn enter_elsewhere(&mut self, now: Duration) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(Source::UNNAMED, PeerAddress::UNKNOWN, now);
+        self.end(id, Phase::Gone);
+        if let Some(record) = self.transports.get_mut(&id) {
+            record.is_adopted = true;
+        }
+        (id, signal)
+    }
+
     fn record(&mut self, source: Source, peer: PeerAddress, now: Duration) -> (u64, Arc<Signal>) {
         let id = self.next;
         self.next += 1;

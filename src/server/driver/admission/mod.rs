@@ -104,6 +104,13 @@ impl Ledger {
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
+    /// A transport that is counted where its socket is.
+    #[cfg(feature = "cluster")]
+    pub(super) fn elsewhere(self: &Arc<Self>) -> Place {
+        let (id, signal) = self.change(Books::enter_elsewhere);
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
     /// Closes all streams, and those that begin from now on.
     pub(in crate::server) fn dismiss_all(&self, dismissal: &Dismissal) {
         self.change(|books, _| books.dismiss_all(dismissal));

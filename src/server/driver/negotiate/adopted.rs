@@ -65,7 +65,7 @@ impl<C: SharedConnection> Driver<C> {
         driver.parser.feed_unread(&adoption.unread);
         // From the first byte on: it may move in the middle of what was said together with the login.
         let rare = driver.rare.get_or_insert_default();
-        rare.heard = Some(Box::new(Heard::new(&driver.parser)));
+        (rare.is_leg, rare.heard) = (true, Some(Box::new(Heard::new(&driver.parser))));
         driver
     }
 

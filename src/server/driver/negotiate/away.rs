@@ -140,6 +140,11 @@ impl<C: SharedConnection> Driver<C> {
         self.away().is_some_and(|away| away.is_ending)
     }
 
+    /// Whether its home has closed it.
+    pub(in super::super) fn is_ended_away(&self) -> bool {
+        self.away().is_some_and(|away| away.line.is_ended())
+    }
+
     /// Whether it has a session elsewhere.
     pub(in crate::server) fn is_bound_away(&self) -> bool {
         self.away().is_some_and(|away| away.is_bound)
@@ -186,7 +191,9 @@ impl<C: SharedConnection> Driver<C> {
             self.finish(if is_flushed { Close::Flush } else { Close::Abort });
             return Poll::Ready(());
         }
-        if news.is_bound {
+        if news.is_ended {
+            self.place().close();
+        } else if news.is_bound {
             // It serves a session.
             self.place = None;
         }
