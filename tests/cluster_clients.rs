@@ -1,18 +1,27 @@
 //! Clients that are not like others, at several nodes: bots, guests, streams that have no session yet.
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use xmpp_session::connection::Recorder;
+use xmpp_session::extension::Extension;
 use xmpp_session::jid::{BareJid, FullJid};
+use xmpp_session::minidom::Element;
 use xmpp_session::server::{
     Bot, BotError, DomainPolicy, GuestPolicy, Limits, Listing, ServerBuilder, Shutdown,
 };
+use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Stanza, canonicalise};
+use xmpp_session::store::StoreFuture;
 use xmpp_session::stream::{StreamCondition, StreamError};
 
-use crate::common::nodes::{Client, Node, Nodes, OPEN, bind};
+use crate::common::nodes::{Client, Node, Nodes, OPEN, auth, bind};
 use crate::nodes::leave;
 
 fn bot(world: &Nodes, at: &Node, account: &BareJid) -> Bot<Recorder> {
@@ -397,5 +406,220 @@ fn node_12_a_stream_without_a_session_is_shown_where_its_socket_is() {
         }
         client.cut();
         world.settle();
+    }
+}
+
+fn authenticate(account: &BareJid, inside: &str) -> String {
+    let name = account.node().unwrap().as_str();
+    let plain = STANDARD.encode(format!("\0{name}\0secret"));
+    format!(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>{plain}\
+         </initial-response><user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>{inside}\
+         </authenticate>"
+    )
+}
+
+/// All that a client is told, but the ids of its streams.
+fn told(client: &Client) -> String {
+    let mut told = client.received();
+    while let Some(at) = told.find("id='").filter(|at| told[*at..].find('\'') == Some(3)) {
+        let end = at + 4 + told[at + 4..].find('\'').unwrap();
+        told.replace_range(at..=end, "ID");
+    }
+    told
+}
+
+/// What a client of an account says before a move, and then.
+type Says<'a> = &'a dyn Fn(&BareJid) -> [String; 2];
+
+/// What a client at the third node is told whose account moves from the first one between what it says first and what
+/// it says then; or stays.
+fn logs_in(says: Says<'_>, moves: bool) -> String {
+    let world = Nodes::moving(3, |_, builder| builder);
+    let romeo = world.account_at(0, "romeo");
+    let client = world.connect(&world.node(2));
+    let [first, then] = says(&romeo);
+    world.say(&client, &first);
+    if moves {
+        leave(&world, &[(0, Shutdown::new)], |_| {});
+        assert!(!world.node(0).is_home_of(&romeo));
+    }
+    world.say(&client, &then);
+    let login = told(&client);
+    if login.contains("</stream:stream>") {
+        world.advance(Duration::from_secs(3));
+        assert!(!client.is_connected());
+        return login;
+    }
+    assert!(client.is_connected());
+    // It is a session like any other.
+    assert_eq!(world.home(&romeo).server.registry().sessions(&romeo).count(), 1);
+    let streams = world.node(2).server.overview(&Listing::default()).authenticated;
+    assert_eq!(streams, 0, "its edge knows");
+    world.say(&client, "<presence/>");
+    world.say(
+        &client,
+        &format!("<message to='{romeo}' type='chat' id='m'><body>to myself</body></message>"),
+    );
+    login + &told(&client)
+}
+
+#[test]
+fn node_14_a_stream_without_a_session_follows_a_planned_move() {
+    let bind = bind("x");
+    let (half, rest) = bind.split_at(bind.len() / 2);
+    let (open, more) = OPEN.split_at(OPEN.len() / 2);
+    let ping = "<iq type='get' id='early' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let empty = "<iq type='get' id='again'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+    let wrong = OPEN.replace("example.com", "example.org");
+    let says: [Says<'_>; 13] = [
+        &|of| [auth(of), format!("{OPEN}{bind}")],
+        &|of| [auth(of) + open, format!("{more}{bind}")],
+        &|of| [auth(of) + OPEN, bind.clone()],
+        &|of| [auth(of) + OPEN + half, rest.to_owned()],
+        &|of| [auth(of) + OPEN + ping + half, rest.to_owned()],
+        &|of| [auth(of) + OPEN + "<!-", "-".to_owned()],
+        &|of| [auth(of) + OPEN + &empty.repeat(3), empty.repeat(2) + &bind],
+        // As often as it may, and once more.
+        &|of| [auth(of) + OPEN + &empty.repeat(3), empty.repeat(20)],
+        &|of| [auth(of), wrong.clone()],
+        &|of| [auth(of) + OPEN, "</stream:stream>".to_owned()],
+        &|of| [authenticate(of, ""), bind.clone()],
+        &|of| [authenticate(of, ""), "\n".to_owned() + ping + &bind],
+        &|of| {
+            [authenticate(of, "<bind xmlns='urn:xmpp:bind:0'><tag>T</tag></bind>"), String::new()]
+        },
+    ];
+    for (n, says) in says.into_iter().enumerate() {
+        let (stays, moves) = (logs_in(says, false), logs_in(says, true));
+        let is_over = [5, 7, 8, 9].contains(&n);
+        assert_eq!(stays.contains("to myself"), !is_over, "{n}: {stays}");
+        if n == 12 {
+            // The server has made up a name for it.
+            assert!(moves.contains("to myself") && !moves.contains("error"), "{n}: {moves}");
+        } else {
+            assert_eq!(moves, stays, "{n}");
+        }
+    }
+}
+
+#[test]
+fn node_14_a_stream_without_a_session_ends_at_its_new_home_as_at_the_old_one() {
+    for n in 0..3 {
+        let world = Nodes::moving(3, |_, builder| builder);
+        let romeo = world.account_at(0, "romeo");
+        let client = world.log_in(&world.node(2), &romeo);
+        let _features = client.received();
+        leave(&world, &[(0, Shutdown::new)], |_| {});
+        let account = world.node(1).server.account(&romeo);
+        let error = StreamError::new(StreamCondition::Conflict);
+        let condition = match n {
+            0 => {
+                assert_eq!(world.run(account.kick(&error)), 0);
+                "<conflict "
+            }
+            1 => {
+                world.run(account.set_password("other", None)).unwrap();
+                "<reset "
+            }
+            _ => {
+                world.advance(Limits::default().negotiation);
+                "<policy-violation "
+            }
+        };
+        world.advance(Duration::from_secs(1));
+        let told = client.received();
+        assert!(told.contains(condition) && told.ends_with("</stream:stream>"), "{n}: {told}");
+    }
+}
+
+/// What is said of a session when it is bound takes as long as the test wants.
+#[derive(Default)]
+struct Slow {
+    is_slow: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Slow {
+    fn let_go(&self) {
+        self.is_slow.store(false, Ordering::Relaxed);
+        self.wakers.lock().unwrap().drain(..).for_each(Waker::wake);
+    }
+}
+
+struct Gated(Arc<Slow>);
+
+impl Extension<Recorder> for Gated {
+    fn bound(&self, _: &SessionHandle<Recorder>) -> Option<StoreFuture<Option<Element>>> {
+        let slow = Arc::clone(&self.0);
+        Some(Box::pin(poll_fn(move |cx| match slow.is_slow.load(Ordering::Relaxed) {
+            true => {
+                slow.wakers.lock().unwrap().push(cx.waker().clone());
+                Poll::Pending
+            }
+            false => Poll::Ready(Ok(None)),
+        })))
+    }
+}
+
+#[test]
+fn node_14_what_a_stream_waits_for_is_waited_for_by_the_move() {
+    for is_ended in [false, true] {
+        let slow = Arc::new(Slow::default());
+        slow.is_slow.store(true, Ordering::Relaxed);
+        let says = |_, builder: ServerBuilder<Recorder>| builder.extension(Gated(slow.clone()));
+        let world = Nodes::moving(3, says);
+        let romeo = world.account_at(0, "romeo");
+        let orchard = world.client_at(&world.node(2), &romeo, "orchard");
+        let client = world.connect(&world.node(2));
+        world.say(&client, &authenticate(&romeo, "<bind xmlns='urn:xmpp:bind:0'/>"));
+        let before = world.node(0);
+        leave(&world, &[(0, Shutdown::new)], |n| {
+            if n != 20 {
+                return;
+            }
+            // The slot has stood still for two seconds.
+            let sessions: Vec<_> = before.server.registry().sessions(&romeo).collect();
+            assert_eq!(sessions.len(), 2);
+            if is_ended {
+                assert!(sessions.iter().all(|session| before.server.kick(session)));
+            }
+            slow.let_go();
+        });
+        let told = client.received();
+        let streams = world.node(2).server.overview(&Listing::default());
+        if is_ended {
+            for told in [told, orchard.received()] {
+                assert!(told.ends_with("</stream:error></stream:stream>"), "{told}");
+            }
+            assert!(!client.is_connected() && !orchard.is_connected());
+            continue;
+        }
+        assert!(told.contains("<success "), "{told}");
+        assert_eq!((streams.authenticated, streams.streams.len()), (0, 0), "its edge knows");
+        assert!(world.ask(&client, "<presence/>").contains("<presence "));
+    }
+}
+
+#[test]
+fn guest_7_a_guest_without_a_session_moves_with_its_account() {
+    let world = hall(true, 99);
+    let open = OPEN.replace("example.com", HALL);
+    let auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'>=</auth>";
+    // Some of them live at each node.
+    let guests: Vec<_> = (0..30).map(|_| world.connect_with(&world.node(2), &open)).collect();
+    for guest in &guests {
+        world.say(guest, &format!("{auth}{open}"));
+        let _features = guest.received();
+    }
+    leave(&world, &[(0, Shutdown::new)], |_| {});
+    for guest in guests {
+        let told = world.ask(&guest, &bind("hat"));
+        let jid = told.split_once("<jid>").expect(&told).1.split_once('/').unwrap().0;
+        let jid = BareJid::new(jid).unwrap();
+        assert!(world.run(world.node(1).server.account(&jid).roster()).is_ok());
+        guest.cut();
+        world.advance(Duration::from_secs(1));
+        assert!(!has_account(&world, &jid).contains(&true));
     }
 }

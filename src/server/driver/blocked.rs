@@ -152,7 +152,7 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has, or the server
     /// closes its stream.
     #[inline]
-    fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
+    pub(super) fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(place) = &self.place else { return Poll::Ready(()) };
         let News { standing, is_cut, dismissal, binds } = place.signal().poll(cx);
         // A stream that is just being registered is reached as a session, or refused.

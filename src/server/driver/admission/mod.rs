@@ -257,6 +257,13 @@ impl Place {
         ledger.change(|books, now| books.goes_away(self.0.id, ledger.account(account), now))
     }
 
+    /// Which bar of the account its stream has been held against.
+    #[cfg(feature = "cluster")]
+    pub(super) fn held_against(&self, account: &BareJid) -> Option<BarNumber> {
+        let (ledger, now) = (&self.0.ledger, self.0.ledger.environment.now());
+        ledger.books.lock().held_against(self.0.id, ledger.account(account), now)
+    }
+
     /// The stream has come from where it authenticated.
     #[cfg(feature = "cluster")]
     pub(super) fn adopted(&self, account: &BareJid, held_against: Option<BarNumber>) {
