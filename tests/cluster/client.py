@@ -82,6 +82,7 @@ class Session:
     def __init__(self, device, jid):
         self.device, self.jid, self.began = device, jid, time.monotonic()
         self.ended = self.how = self.id = self.closing = None
+        self.is_closed = False
         self.received = self.sent = self.acknowledged = 0
         self.unacknowledged = collections.deque()
         # By the full JID of a contact: whether it is there and the last status; and when it was told to have gone.
@@ -135,7 +136,7 @@ class Device:
 
     def _hang_up(self, wire):
         if wire is self.wire and self.session and not wire.has_ended:
-            wire.has_ended = True
+            wire.has_ended = self.session.is_closed = True
             wire.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.session.received}'/></stream:stream>")
 
     async def _run(self):
@@ -215,8 +216,10 @@ class Device:
             return True
         self.refused += 1
         self.is_resuming = False
-        self._end("lost")
-        self.book.refused(self, session)
+        # Where it had closed its stream the server may have known.
+        self._end("closed" if session.is_closed else "lost")
+        if not session.is_closed:
+            self.book.refused(self, session)
         return False
 
     async def _bind(self):

@@ -183,6 +183,7 @@ class Ejabberd(Peer):
                 proxy.send(18)
             else:
                 await proxy.start()
+                await listens(proxy.port)
 
     async def is_settled(self):
         wanted = sorted(node for node, process in self.nodes.items() if process.wanted)

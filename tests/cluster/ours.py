@@ -66,8 +66,9 @@ class Ours(Peer):
             for what, target in targets.items()
         }
         for what, proxy in self.proxies[node].items():
+            proxy.port = ports[what]
             await proxy.start()
-            assert await listens(ports[what], alive=proxy.is_alive)
+            assert await listens(proxy.port, alive=proxy.is_alive)
         command = [self.binary, *self.command(node, ports)]
         self.nodes[node] = Process(node, command, self.path(f"{node}.log"))
 
@@ -109,6 +110,7 @@ class Ours(Peer):
                 proxy.send(signal.SIGCONT)
             else:
                 await proxy.start()
+                await listens(proxy.port)
 
     async def restart_engine(self, keep):
         """Redis, which has the posts in any case; and the database, where that is the engine."""

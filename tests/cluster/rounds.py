@@ -67,10 +67,18 @@ class Round:
         is_silent, is_whole = random.random() < 0.5, random.random() < 0.5
         words = ("silent" if is_silent else "broken", "all that it shares" if is_whole else "its engine")
         self.what = f"{node} for {seconds:.1f} s, {words[0]}, {words[1]}"
-        await self._fault(node if seconds > 1 else None)
+        await self._fault(node)
+        lives = seconds < self.peer.TTL / 2
+        if lives:
+            self.node, died, self.died = None, self.died, set()
         await self.peer.cut(node, is_silent, is_whole)
         await asyncio.sleep(seconds)
         await self.peer.mend(node)
+        away = time.monotonic() - self.book.fault
+        if lives and away > self.peer.TTL / 2:
+            # A busy machine took its time.
+            self.node, self.died = node, died
+            self.what += f", mended after {away:.1f} s: too long"
 
     async def _engine(self, keep=True):
         await self._fault()

@@ -51,12 +51,13 @@ class Stock:
 
     async def _run(self):
         ports = [str(self.peer.address(node)[1]) for node in self.peer.NODES]
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command, self.account, self.peer.PASSWORD, self.peer.DOMAIN, *ports,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, limit=1 << 20,
-            # Certificates are made up.
-            env={**os.environ, "NODE_TLS_REJECT_UNAUTHORIZED": "0"},
-        )
+        with open(self.peer.path(f"{self.account}.log"), "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, self.account, self.peer.PASSWORD, self.peer.DOMAIN, *ports,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=1 << 20,
+                # Certificates are made up.
+                env={**os.environ, "NODE_TLS_REJECT_UNAUTHORIZED": "0"},
+            )
         async for line in self.process.stdout:
             what, *rest = json.loads(line)
             getattr(self, f"_{what}")(*rest)

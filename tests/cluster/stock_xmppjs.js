@@ -47,4 +47,6 @@ createInterface({ input: process.stdin })
     acts[what](...rest);
   })
   .on("close", () => process.exit(0));
+// The library writes to a socket that is gone, and awaits that nowhere: a browser goes on.
+process.on("unhandledRejection", (error) => console.error(error));
 xmpp.start().catch(() => {});
