@@ -214,7 +214,8 @@ class Book:
                     continue
                 ends = watcher.ends.get(jid, [])
                 # A session that died with its home did so at the fault, whatever its client knew.
-                known = [session.closing, self.fault if session.how == "lost" else None]
+                is_lost = session.how == "lost" or session.device.account in round_.died and session.began < (self.fault or 0)
+                known = [session.closing, self.fault if is_lost else None]
                 end = min(filter(None, known), default=session.ended)
                 count["ends"] += 1
                 if len(ends) > 1:
