@@ -60,25 +60,28 @@ pub(crate) mod common {
 #[cfg(all(test, not(any(loom_model, shuttle))))]
 pub(crate) mod common;
 
+/// At most.
+const STRIPES: usize = 1 << 10;
+
 /// The same value for each of some threads, so that what all of them write is shared by few.
 #[derive(Debug)]
 pub(crate) struct Striped<T>(Box<[Padded<T>]>);
 
 impl<T> Striped<T> {
-    /// As many as there are cores.
+    /// As many as there are cores, or a few more.
     pub(crate) fn new(make: impl Fn() -> T) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self((0..cores).map(|_| Padded::new(make())).collect())
+        let stripes = for_each_core(1, 1, STRIPES);
+        Self((0..stripes).map(|_| Padded::new(make())).collect())
     }
 
     /// That of this thread.
     #[expect(
         clippy::indexing_slicing,
-        reason = "a remainder of the slice's length, which is not 0"
+        reason = "a remainder of the slice's length, which is a power of two"
     )]
     #[inline]
     pub(crate) fn own(&self) -> &T {
-        &self.0[thread_number() % self.0.len()]
+        &self.0[thread_number() & (self.0.len() - 1)]
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &T> {

@@ -257,8 +257,8 @@ impl Node {
 
     /// Whether it is about to go, and whatever others can take of it they have (NODE-19).
     pub(crate) fn is_emptied(&self) -> bool {
-        let owns = self.record().concerns(self.member.me);
-        self.member.leaving && !(owns && self.member.has_heirs())
+        let owns = || self.record().concerns(self.member.me);
+        self.member.leaving && !(self.member.has_heirs() && owns())
     }
 
     /// Whether so much waits for a slot that those who fill it are to pause (NODE-7).

@@ -65,6 +65,7 @@ impl<'a> Iterator for Escaped<'a> {
 }
 
 /// Whether nothing in the text is escaped, wherever it stands.
+#[inline(always)]
 pub(super) fn is_plain(text: &str) -> bool {
     is_all_plain(text.as_bytes())
 }

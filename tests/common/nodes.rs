@@ -350,6 +350,11 @@ impl Node {
             return;
         }
         assert!(pin!(self.server.background()).poll(cx).is_pending());
+        self.turn(cx);
+    }
+
+    /// What it is as a node goes on, and no more.
+    pub fn turn(&self, cx: &mut Context<'_>) {
         let mut run = self.run.borrow_mut();
         if run.as_mut().is_some_and(|run| run.as_mut().poll(cx).is_ready()) {
             *run = None;

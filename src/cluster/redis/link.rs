@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{MultiplexedConnection, SendError};
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     TlsCertificates,
@@ -17,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::error::{LEAST, RedisError};
 use super::posts::Heard;
+use super::quiet::Quiet;
 
 /// An instance. It is connected to when it is asked, and anew when that failed.
 pub(super) struct Link {
@@ -42,6 +44,8 @@ impl Link {
         let wrong = |error| RedisError::Url(Arc::new(error));
         let info = url.into_connection_info().map_err(wrong)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        // What is written is whole, and waits for nothing.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let info = info.set_redis_settings(settings);
         let client = match roots {
             Some(root) => {
@@ -77,6 +81,11 @@ impl Link {
             self.client.get_multiplexed_async_connection_with_config(&self.config()).await?;
         let connection = Connection { inner, identity: Arc::default() };
         Ok(self.current.lock().get_or_insert(connection).clone())
+    }
+
+    /// A connection for posts alone, where there may be one.
+    pub(super) async fn quiet(&self) -> Option<Quiet> {
+        Quiet::connect(self.client.get_connection_info(), self.timeout).await
     }
 
     /// What came of a call on this connection, which is given up where it is of no more use.

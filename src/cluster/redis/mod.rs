@@ -3,6 +3,7 @@
 mod error;
 mod link;
 mod posts;
+mod quiet;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

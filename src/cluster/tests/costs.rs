@@ -4,6 +4,8 @@
 //! `SESSIONS=1000` that of as many sessions that move.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use parking_lot::Mutex;
 
@@ -142,6 +144,41 @@ fn node_7_a_message_costs_a_frame_for_each_hop() {
     // The third hop is followed by what the client has taken.
     assert!(one.frames <= 4 && one.bytes <= 2_000, "{one:?}");
     assert!(many.frames <= 304 && many.posts <= 24, "{many:?}");
+}
+
+/// How often somebody was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A task that wakes itself has another turn for nothing, and a runtime wakes another thread for it.
+#[test]
+fn node_7_a_node_wakes_others_and_never_itself() {
+    let world = World::new(0);
+    let (romeo, juliet) = (world.nodes.account_at(1, "romeo"), world.nodes.account_at(2, "juliet"));
+    let (from, to) = (world.online(0, &romeo), world.online(3, &juliet));
+    let _before = to.received();
+    let bells = [(); 4].map(|()| Arc::<Bell>::default());
+    let rung = |n: usize| bells[n].0.load(Ordering::Relaxed);
+    let turn = |n: usize| {
+        let (before, waker) = (rung(n), Waker::from(Arc::clone(&bells[n])));
+        world.nodes.node(n).turn(&mut Context::from_waker(&waker));
+        assert_eq!(rung(n), before, "node {n} wakes itself");
+    };
+    (0..4).for_each(turn);
+    let before = [0, 1, 2, 3].map(rung);
+    from.give(&message(&juliet));
+    // What comes while it rests wakes it, once.
+    (0..4).for_each(|n| {
+        assert_eq!(rung(n), before[n] + 1, "node {n}");
+        turn(n);
+    });
+    assert!(to.received().contains("<body>"), "it went all the way");
 }
 
 #[test]

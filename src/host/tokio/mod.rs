@@ -356,7 +356,8 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Next>> {
-        if self.machine.due_in() == Some(Duration::ZERO) {
+        // The timer stands where it was due, or before.
+        if timer.is_elapsed() && self.machine.due_in() == Some(Duration::ZERO) {
             self.machine.handle_timeout();
         }
         let next = self.poll_turn(cx);

@@ -223,6 +223,7 @@ impl Counters {
         self.traffic.own().bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    #[inline(always)]
     pub(super) fn out(&self, stanza: &Stanza) {
         let traffic = self.traffic.own();
         let _unmeasured = traffic.delivered.add(stanza.kind());

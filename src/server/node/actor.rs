@@ -151,7 +151,7 @@ impl<C: SharedConnection> Actor<C> {
         let _may_act = self.node.may_act(now);
         for turn in 1.. {
             let mut is_idle = !self.carry_out(core, clustered);
-            self.commands.extend(clustered.inbox.take(cx));
+            self.commands.extend(clustered.inbox.take());
             while !self.is_long(core)
                 && let Some(command) = self.commands.pop_front()
             {
@@ -181,7 +181,7 @@ impl<C: SharedConnection> Actor<C> {
                     None => Poll::Ready(()),
                 };
             }
-            if is_idle {
+            if is_idle && clustered.inbox.rests(cx) {
                 break;
             }
         }

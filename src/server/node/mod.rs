@@ -94,7 +94,10 @@ struct Inbox<C: SharedConnection> {
 
 struct Waiting<C: SharedConnection> {
     commands: Vec<Command<C>>,
+    /// Of whoever drives the node, while it rests: it looks again before it does, and a task that wakes itself costs a thread.
     waker: Option<Waker>,
+    /// There is something to do that is not here.
+    is_called: bool,
     next_timeout: Option<Duration>,
     /// Nobody takes anything any more.
     is_closed: bool,
@@ -126,7 +129,8 @@ enum Command<C: SharedConnection> {
 impl<C: SharedConnection> Inbox<C> {
     fn new() -> Self {
         let (commands, waker, next_timeout) = (Vec::new(), None, None);
-        let waiting = Waiting { commands, waker, next_timeout, is_closed: false };
+        let (is_called, is_closed) = (false, false);
+        let waiting = Waiting { commands, waker, is_called, next_timeout, is_closed };
         Self {
             state: Mutex::new(waiting),
             domains: RwLock::default(),
@@ -153,7 +157,10 @@ impl<C: SharedConnection> Inbox<C> {
 
     /// There is something to do that is not here.
     fn wake(&self) {
-        let waker = self.state.lock().waker.take();
+        let mut state = self.state.lock();
+        state.is_called = true;
+        let waker = state.waker.take();
+        drop(state);
         waker.into_iter().for_each(Waker::wake);
     }
 
@@ -180,14 +187,25 @@ impl<C: SharedConnection> Inbox<C> {
         drop(commands);
     }
 
-    /// All that has come; else whoever asks is woken.
-    fn take(&self, cx: &Context<'_>) -> Vec<Command<C>> {
+    /// All that has come. Nobody is woken from here on until it [rests](Self::rests).
+    fn take(&self) -> Vec<Command<C>> {
         let mut state = self.state.lock();
-        let old = state.waker.replace(cx.waker().clone());
+        state.is_called = false;
+        let waker = state.waker.take();
         let commands = std::mem::take(&mut state.commands);
         drop(state);
-        drop(old);
+        drop(waker);
         commands
+    }
+
+    /// Whether nothing has come since: whoever asks is woken then when something does.
+    fn rests(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        let rests = state.commands.is_empty() && !state.is_called;
+        if rests {
+            state.waker = Some(cx.waker().clone());
+        }
+        rests
     }
 }
 

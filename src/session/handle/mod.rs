@@ -340,6 +340,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has it.
+    #[inline(always)]
     pub fn send_item(&self, item: &Item<'_>) -> Result<(), NotSent> {
         #[cfg(feature = "server")]
         if let Some((copy, copies)) = item.as_carbon()

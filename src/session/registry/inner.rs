@@ -77,6 +77,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// The sessions of an account that are so at the moment of the look-up.
+    #[inline(always)]
     pub(super) fn sessions_that(
         &self,
         account: AccountKey<'_>,

@@ -232,7 +232,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// The same, but for contacts at other nodes: these are added to those `away`.
-    #[inline]
+    #[inline(always)]
     fn notify(&self, contact: AccountKey<'_>, notification: &Notification<'_>, away: &mut Away) {
         // Most accounts hide from nobody: then there is nothing to ask about each session either.
         let hiding = notification.source.filter(|account| self.hides_any(account).is_some());
@@ -255,7 +255,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// A copy for each available session of an account that `hiding` does not hide from; `false` if none is
     /// available.
-    #[inline]
+    #[inline(always)]
     fn notify_account(
         &self,
         account: AccountKey<'_>,
@@ -382,7 +382,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Gives a session the news of another. An unavailable ends what it directs to that one (PRES-11).
-    #[inline]
+    #[inline(always)]
     pub(super) fn tell(&self, session: &SessionHandle<C>, item: &Item<'_>) -> bool {
         if item.validity.is_for_good() {
             let from = item.stanza().and_then(Stanza::from);
@@ -392,7 +392,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence. Whether it is given.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) -> bool {
         // BLOCK-5
         let account = &to.0.account;

@@ -118,6 +118,7 @@ impl<C: SharedConnection> Table<C> {
         self.shard(key).write()
     }
 
+    #[inline(always)]
     pub(super) fn with<T>(
         &self,
         key: AccountKey<'_>,
