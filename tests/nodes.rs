@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use xmpp_session::server::{
 use xmpp_session::session::{AccountState, HostCode};
 use xmpp_session::stanza::Stanza;
 use xmpp_session::store::{
-    Fence, FenceTokens, SharedMemory, SharedStore, StoreError, StoreFuture, Stores,
+    Fence, FenceTokens, RosterChange, RosterStore, SharedMemory, SharedStore, StoreError,
+    StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest,
 };
 use xmpp_session::stream::{StreamCondition, StreamError};
 use xmpp_session::xep::{Carbons, StreamManagement};
@@ -1339,4 +1340,96 @@ fn sm_5_whoever_comes_back_is_told_all_that_was_received_and_nothing_twice() {
     world.node(1).stop(false);
     world.advance(Duration::from_secs(1));
     assert_eq!(counts(&again.received()), [""; 0]);
+}
+
+/// Counts what is read of one contact.
+struct Counted(Arc<dyn RosterStore>, Arc<AtomicUsize>);
+
+impl RosterStore for Counted {
+    fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
+        self.0.load(account)
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.contact(account, contact)
+    }
+
+    fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
+        self.0.apply(account, change)
+    }
+
+    fn apply_pair(
+        &self,
+        first: &BareJid,
+        first_change: RosterChange,
+        second: &BareJid,
+        second_change: RosterChange,
+    ) -> StoreFuture<()> {
+        self.0.apply_pair(first, first_change, second, second_change)
+    }
+
+    fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        self.0.requests(account)
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.0.clear(account)
+    }
+}
+
+struct CountingStore(Arc<SharedMemory>, Arc<AtomicUsize>);
+
+impl SharedStore for CountingStore {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
+        let mut stores = self.0.of_node(tokens);
+        stores.rosters = Arc::new(Counted(stores.rosters, Arc::clone(&self.1)));
+        stores
+    }
+
+    fn claim(&self, fence: Fence) -> StoreFuture<()> {
+        self.0.claim(fence)
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        self.0.next_term()
+    }
+}
+
+#[test]
+fn node_15_of_contacts_that_are_away_the_store_is_asked_once() {
+    let world = Nodes::new(0);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let start = |name: &str, moves| {
+        let (engine, store) = (Arc::clone(&world.engine), Arc::clone(&world.store));
+        let store = Arc::new(CountingStore(store, Arc::clone(&reads)));
+        let cluster = Cluster::new(name, Arc::clone(&engine) as _, engine, store);
+        world.start_in(cluster.moves(moves), |builder| builder)
+    };
+    let nodes = ["n0", "n1"].map(|name| start(name, 2048));
+    world.until("all are members", || nodes.iter().all(Node::is_member));
+    world.until("both have slots", || {
+        nodes.iter().all(|node| node.server.node().unwrap().slots() > 400)
+    });
+    let (juliet, romeo) = couple(&world);
+    world.run(world.node(0).server.account(&romeo).befriend(&juliet)).unwrap();
+    let logs_in = || {
+        let before = reads.load(Ordering::Relaxed);
+        let client = world.online(&juliet, "x");
+        client.cut();
+        world.settle();
+        reads.load(Ordering::Relaxed) - before
+    };
+    assert_eq!([logs_in(), logs_in(), logs_in()], [1, 0, 0]);
+    // What has changed is looked at again: here he stops to show himself.
+    world.run(world.node(0).server.account(&romeo).remove_contact(&juliet)).unwrap();
+    world.run(world.node(0).server.account(&romeo).befriend(&juliet)).unwrap();
+    assert_eq!([logs_in(), logs_in()], [1, 0]);
+    // At another home nothing is known.
+    let home = usize::from(!world.node(0).is_home_of(&romeo));
+    start("n2", 2048);
+    leave(&world, &[(home, Shutdown::new)], |_| {});
+    if !world.home(&juliet).is_home_of(&romeo) {
+        assert_eq!([logs_in(), logs_in()], [1, 0]);
+    }
 }

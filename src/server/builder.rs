@@ -47,6 +47,10 @@ use crate::sync::common::Mutex;
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
 
+/// How many halves of subscriptions are known to be there, and up to twice as many.
+#[cfg(feature = "cluster")]
+const HALVES: usize = 1 << 14;
+
 /// Sources of clients that ask before they authenticate which are remembered, and up to twice as many.
 const STRANGERS: usize = 1 << 14;
 
@@ -528,6 +532,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Padded::new(Mutex::new(Recent::new(REMINDERS))),
+            #[cfg(feature = "cluster")]
+            halves: Padded::new(Mutex::new(Recent::new(HALVES))),
             voided: Padded::new(Mutex::new(Recent::new(VOIDED))),
             unheard: Padded::default(),
             offline_retries: Padded::default(),

@@ -164,6 +164,9 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Padded<Mutex<Recent<Duration>>>,
+    /// Which halves of subscriptions of accounts without a session are known to be there (NODE-15).
+    #[cfg(feature = "cluster")]
+    halves: Padded<Mutex<Recent<()>>>,
     /// When the host ended all tokens of an account.
     voided: Padded<Mutex<Recent<SystemTime>>>,
     unheard: Padded<deliver::roster::unheard::Unheard>,

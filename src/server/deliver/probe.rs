@@ -17,7 +17,9 @@ use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 #[cfg(feature = "cluster")]
-use crate::{address, rules::subscription::SubscriptionKind, session::AccountState};
+use crate::{
+    address, rules::subscription::SubscriptionKind, session::AccountState, store::FenceTokens as _,
+};
 
 /// A probe, and its sender.
 struct Asked<C: SharedConnection> {
@@ -221,14 +223,17 @@ impl<C: SharedConnection> Core<C> {
         let own = BareJid::new(address::bare_of(asker)).ok()?;
         let (core, asker, chain) = (Arc::clone(self), Box::<str>::from(asker), account.to_string());
         let job = async move {
-            let roster = match core.registry.account(core.registry.key(account.as_str())) {
-                Some(account) => account.roster(),
+            let is_subscriber = |roster: &Roster| roster.is_subscriber(own.as_str());
+            let has_half = match core.registry.account(core.registry.key(account.as_str())) {
+                Some(account) => is_subscriber(&account.roster()),
+                None if core.is_half_known(&account, &own) => true,
                 None => match core.load_contact(&account, &own).await {
-                    Ok((roster, _)) => Arc::new(roster),
+                    Ok((roster, _)) => is_subscriber(&roster),
                     Err(_) => return,
                 },
             };
-            if !roster.is_subscriber(own.as_str()) {
+            core.note_half(&account, &own, has_half);
+            if !has_half {
                 let denial = subscription(SubscriptionKind::Unsubscribed, &account, &own).build();
                 return core.route_elsewhere(None, denial, Validity::FOR_GOOD);
             }
@@ -241,6 +246,37 @@ impl<C: SharedConnection> Core<C> {
         Some(Box::pin(async move {
             done.await;
         }))
+    }
+
+    /// Whether it was seen, since the account came here and its roster was changed, that it lets the contact see it:
+    /// else each login of a contact asks the store about each account that is away.
+    fn is_half_known(&self, account: &BareJid, contact: &BareJid) -> bool {
+        let halves = self.halves.lock();
+        self.half(account, contact).is_some_and(|half| halves.get(&half).is_some())
+    }
+
+    /// To be called on the account's chain.
+    pub(in crate::server::deliver) fn note_half(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+        is_there: bool,
+    ) {
+        let Some(half) = self.half(account, contact) else { return };
+        let mut halves = self.halves.lock();
+        match is_there {
+            true => halves.insert(&half, ()),
+            false => halves.remove(&half),
+        }
+    }
+
+    fn half<'a>(
+        &self,
+        account: &'a BareJid,
+        contact: &'a BareJid,
+    ) -> Option<(u64, u64, &'a str, &'a str)> {
+        let token = self.node.as_ref()?.placement.fence(account)?.token;
+        Some((token.term, token.number, account.as_str(), contact.as_str()))
     }
 
     /// Presence has come of a contact at another node that the account does not see, so that there is one half of a

@@ -274,6 +274,13 @@ impl<C: SharedConnection> Core<C> {
     /// Stores what has changed on both sides in one step.
     async fn store_change(&self, own: &Side, other: Option<&Side>) -> Result<(), StoreError> {
         let store = &self.stores.rosters;
+        #[cfg(feature = "cluster")]
+        for Side { account, change, .. } in [Some(own), other].into_iter().flatten() {
+            let contacts = [change.put.as_ref().map(|item| &item.jid), change.remove.as_ref()];
+            for contact in contacts.into_iter().flatten() {
+                self.note_half(account, contact, false);
+            }
+        }
         match other.filter(|other| !other.change.is_empty()) {
             Some(other) => {
                 let (first, second) = (own.change.clone(), other.change.clone());
