@@ -57,13 +57,44 @@ fn node_every_break_is_noticed() {
 #[ignore = "searches for seeds"]
 fn node_every_break_is_searched() {
     let seeds = std::env::var("SEEDS").map_or(50, |text| text.parse().expect("a number"));
+    let first = std::env::var("FROM").map_or(0, |text| text.parse().expect("a number"));
     let one = std::env::var("BREAK").ok();
     let is_meant = |broken: &Break| one.as_ref().is_none_or(|one| *one == format!("{broken:?}"));
     for broken in Break::ALL.iter().copied().filter(is_meant) {
         for weather in [Weather::Calm, Weather::Storm] {
-            let found =
-                (0..seeds).find_map(|seed| Some((seed, wrong(Some(broken), weather, seed)?)));
+            let found = (first..first + seeds)
+                .find_map(|seed| Some((seed, wrong(Some(broken), weather, seed)?)));
             println!("{broken:?}, {weather:?}: {found:?}");
         }
+    }
+}
+
+/// The same worlds as those of the simulator itself, with nothing broken: beside a search, in the same build.
+#[test]
+#[ignore = "many seeds"]
+fn node_nothing_is_broken() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds: u64 = number("SEEDS").unwrap_or(50);
+    let first = number("FROM").unwrap_or(0);
+    if let (Some(seed), Ok(meant)) = (number("SEED"), std::env::var("WEATHER")) {
+        for weather in [Weather::Still, Weather::Calm, Weather::Storm] {
+            if format!("{weather:?}") == meant {
+                let mut world = World::new(seed, weather, true);
+                world.run(STEPS);
+                world.trace.iter().for_each(|line| println!("{line}"));
+                println!("{:#?}", world.truth.violations);
+            }
+        }
+        return;
+    }
+    for weather in [Weather::Still, Weather::Calm, Weather::Storm] {
+        let mut failed = Vec::new();
+        for seed in first..first + seeds {
+            if let Some(wrong) = wrong(None, weather, seed) {
+                println!("{weather:?}, seed {seed}: {wrong}");
+                failed.push(seed);
+            }
+        }
+        println!("{weather:?}, {seeds} seeds from {first}: {} failed: {failed:?}", failed.len());
     }
 }

@@ -321,6 +321,7 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Broken(leg) => clustered.edges.broken(leg),
             Effect::Emptied(slot) => clustered.edges.lost(slot),
             Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
+            Effect::Gone(_) if broken!(LegsOutliveEdge) => {}
             Effect::Gone(node) => {
                 self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
             }
@@ -587,7 +588,11 @@ impl<C: SharedConnection> Actor<C> {
             placement.set_pressed(*slot, is_pressed);
             is_pressed
         });
-        clustered.inbox.figures.lock().read(&self.node, core.environment.now());
+        {
+            let mut figures = clustered.inbox.figures.lock();
+            figures.read(&self.node, core.environment.now());
+            figures.known = self.presence.known();
+        }
         clustered.inbox.is_emptied.store(self.node.is_emptied(), Ordering::Release);
         clustered.placement.set_deadline(self.node.acts_until());
         let of_legs = self.homes.as_ref().and_then(Homes::next_timeout);

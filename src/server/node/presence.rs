@@ -124,6 +124,11 @@ impl Presences {
         Self { ledgers: Ledgers::default(), waiting: HashMap::new(), closed: HashMap::new() }
     }
 
+    /// How many sessions elsewhere are known here, each time by one account.
+    pub(super) const fn known(&self) -> usize {
+        self.ledgers.len()
+    }
+
     /// Given back where nothing is to be done first.
     pub(super) fn wait(&mut self, effect: Effect) -> Option<Effect> {
         let (Effect::Handle { account, .. } | Effect::Hear { account, .. }) = &effect else {
