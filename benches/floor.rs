@@ -24,8 +24,8 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use xmpp_session::environment::System;
-use xmpp_session::host::Host;
 use xmpp_session::host::tokio::listen;
+use xmpp_session::host::{Host, Listener};
 use xmpp_session::outbox::Outbox;
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Limits, Server};
@@ -278,7 +278,7 @@ fn serve() -> io::Result<()> {
                 println!("{}", cpu().as_nanos());
             }
         });
-        drop(tokio::spawn(listen(host(), server, std::future::pending())));
+        drop(tokio::spawn(listen(host(), Listener::new(server).secure(), std::future::pending())));
         let mut waiting = None;
         loop {
             tokio::select! {
@@ -296,7 +296,7 @@ fn host() -> Arc<Host<Arc<Outbox>>> {
     let environment = Arc::new(System::new());
     let mut stores = Stores::memory();
     stores.accounts = Arc::new(AnyAccount::new("secret").expect("a password"));
-    let sasl = Policy::new(&*environment).allow_insecure(true).mechanisms(&[Mechanism::Plain]);
+    let sasl = Policy::new(&*environment).mechanisms(&[Mechanism::Plain]);
     let mut policy = DomainPolicy::default();
     policy.tls_required = false;
     policy.sasl = Some(sasl);

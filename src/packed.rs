@@ -1,7 +1,7 @@
 //! Values as bytes, and back, for what goes from one node to another. Numbers are LEB128; what has a length is preceded
 //! by it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes that are being written.
 #[derive(Default)]
@@ -36,6 +36,11 @@ impl Writer {
 
     pub(crate) fn time(&mut self, time: Duration) {
         self.number(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// A time of day, which is not before 1970.
+    pub(crate) fn date(&mut self, date: SystemTime) {
+        self.time(date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     }
 
     pub(crate) fn flag(&mut self, flag: bool) {
@@ -121,6 +126,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn time(&mut self) -> Option<Duration> {
         self.number().map(Duration::from_nanos)
+    }
+
+    pub(crate) fn date(&mut self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(self.time()?)
     }
 
     pub(crate) fn flag(&mut self) -> Option<bool> {

@@ -773,6 +773,22 @@ fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
     }
 }
 
+/// Whenever it goes: as long as a lease lasts there is time to ask again.
+#[test]
+fn node_1_an_engine_that_is_away_for_half_a_ttl_stops_nobody() {
+    for phase in 0..16 {
+        // Nothing fails so far.
+        let (world, node, _, failing) = told_of("release", How::Fails, 12);
+        assert!(node.is_member());
+        world.advance(Duration::from_millis(50 * phase));
+        failing.set("renew", Some(How::Fails));
+        world.advance(Duration::from_millis(1600));
+        failing.set("renew", None);
+        world.advance(Duration::from_secs(6));
+        assert!(!node.server.node().unwrap().is_fenced(), "{phase}");
+    }
+}
+
 /// Something of the host's that waits.
 struct Asked(Pin<Box<dyn Future<Output = Result<Stanza, RequestError>>>>);
 

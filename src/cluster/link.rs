@@ -41,6 +41,8 @@ pub(super) struct Link {
     sent_at: Duration,
     /// Since when the first of these has no answer, or an earlier one had none.
     waits_since: Option<Duration>,
+    /// So often these were sent again, and none of them has an answer.
+    resent: u32,
     /// All up to here have come.
     received: u64,
     /// Of those that have come: the slots that are still at it, each as often as it has work with it.
@@ -71,6 +73,9 @@ enum Owes {
 
 /// So many frames are answered at once: what is kept without an answer counts for those who send.
 const MANY: usize = 32;
+/// What has no answer is sent again half as often each time, and at last every four intervals: whoever is slow is not
+/// made slower, and once it can be reached that is less than a lease.
+const DOUBLED: u32 = 2;
 
 impl Link {
     /// The next frame.
@@ -93,7 +98,7 @@ impl Link {
         }
         self.unsent = self.unsent.min(self.waiting.len());
         if !answered.is_empty() {
-            self.waits_since = None;
+            (self.waits_since, self.resent) = (None, 0);
         }
         answered
     }
@@ -187,6 +192,7 @@ impl Link {
     ) -> Option<Post> {
         self.waits_since = (!self.waiting.is_empty()).then(|| self.waits_since.unwrap_or(now));
         if self.resends_at(resend).is_some_and(|at| now >= at) {
+            self.resent = DOUBLED.min(self.resent + 1);
             self.send_again();
         }
         if self.owes != Owes::Nothing {
@@ -221,7 +227,7 @@ impl Link {
     /// misses, and may not be heard.
     pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
         let since = self.waits_since.map_or(self.sent_at, |since| since.max(self.sent_at));
-        (!self.waiting.is_empty()).then(|| since + resend)
+        (!self.waiting.is_empty()).then(|| since + resend * (1 << self.resent))
     }
 
     /// When what has come is answered at the latest.

@@ -79,6 +79,9 @@ pub(super) struct Member {
     pub(super) whim: Option<(Slot, Incarnation)>,
 }
 
+/// A renewal that fails is tried so often within the time between two.
+const RETRIES: u32 = 4;
+
 impl Member {
     pub(super) fn new(me: Incarnation, name: Arc<str>, slots: u16, settings: Settings) -> Self {
         Self {
@@ -201,6 +204,14 @@ impl Member {
         };
         self.census = Some(Census { answer, asked: start });
         self.has_news = true;
+    }
+
+    /// The engine could not be asked. A lease does not wait for its next turn: what is left of it is for trying again.
+    pub(super) fn handle_failure(&mut self, now: Duration, id: AskId) {
+        if self.asked.get(&id).is_some_and(|(kind, _)| *kind == Kind::Renew) {
+            self.asked.remove(&id);
+            self.renew_at = self.renew_at.min(now + self.settings.renew / RETRIES);
+        }
     }
 
     /// The store has counted a term for this instance of the engine.
@@ -403,7 +414,7 @@ impl Member {
         }
         let known = census.answer.record.as_ref().map(|record| record.view);
         #[cfg(test)]
-        if broken!(self.settings, TermUnasked) {
+        if broken!(self.settings, TermUnasked) && instance.term_asked.is_none() {
             let seen = living.iter().map(|lease| lease.seen).chain(known).max();
             instance.term = seen.map(|seen| seen.term + 1);
         }

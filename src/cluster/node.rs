@@ -308,6 +308,13 @@ impl Node {
         }
     }
 
+    /// The engine could not be asked, and says so.
+    pub(crate) fn handle_failure(&mut self, now: Duration, id: AskId) {
+        if self.may_act(now) {
+            self.member.handle_failure(now, id);
+        }
+    }
+
     pub(crate) fn handle_term(&mut self, now: Duration, instance: &str, term: u64) {
         if self.may_act(now) {
             self.member.handle_term(instance, term);

@@ -1,6 +1,7 @@
 //! What a client asks for together with its authentication (XEP-0388 §2.3).
 
 use std::fmt;
+use std::time::SystemTime;
 
 use super::tokens::Fingerprint;
 use super::upgrade;
@@ -48,6 +49,7 @@ pub(crate) struct UsedToken {
     pub(crate) is_due: bool,
     /// Of the credentials that it was good for.
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) issued: SystemTime,
 }
 
 impl UsedToken {

@@ -254,6 +254,7 @@ impl Policy {
                 number: Some(token.number),
                 is_due: self.fast.is_due(token, now),
                 fingerprint,
+                issued: token.issued,
             },
             until: None,
             changed: (changed != *record).then_some(changed),

@@ -15,7 +15,6 @@ use crate::address;
 use crate::connection::SharedConnection;
 pub use crate::extension::AccountError;
 use crate::rules::roster::{Item, Roster, RosterSet};
-use crate::sasl::Policy;
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::{Kind, Stanza};
 use crate::store::{ClientKey, ClientTokens, StoreError};
@@ -366,7 +365,7 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError::Store`].
     pub async fn clients(&self) -> Result<Vec<TokenClient>, AccountError> {
-        let Some(policy) = self.policy() else { return Ok(Vec::new()) };
+        let Some(policy) = self.core.policy_for(&self.jid) else { return Ok(Vec::new()) };
         let clients = self.core.token_clients(&policy, &self.jid).await?.into_iter();
         let client = |(key, record, expiry): (_, ClientTokens, _)| TokenClient {
             key,
@@ -403,11 +402,6 @@ impl<C: SharedConnection> Account<C> {
         // That one may have been given a token, which nobody has been told.
         let given = self.core.retire_client(&self.jid, client).await?;
         Ok(had || given)
-    }
-
-    fn policy(&self) -> Option<Arc<Policy>> {
-        let domain = self.core.domain(self.jid.domain().as_str())?;
-        Some(Arc::clone(&domain.sasl))
     }
 
     /// Whether there may be such an account, whatever a store says.

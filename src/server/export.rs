@@ -11,6 +11,7 @@ use super::Core;
 use super::breaks::broken;
 use super::driver::Driver;
 use super::driver::export::Moving;
+use super::driver::negotiate::Unbound;
 use super::guests::Lodger;
 use crate::connection::{Close, SharedConnection};
 use crate::packed::{Reader, Writer};
@@ -36,15 +37,18 @@ pub(super) struct Leg<T> {
 #[derive(Default)]
 pub(super) struct Leaving {
     pub(super) legs: Vec<Leg<Vec<u8>>>,
-    /// What edge those have that end with the move.
-    pub(super) broken: Vec<Vec<u8>>,
+    /// Those that have no session: the edge of each, and what it is adopted by.
+    pub(super) unbound: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What edge those have that are over, or being closed.
+    pub(super) over: Vec<Vec<u8>>,
 }
 
 /// Streams of a slot that has come here.
 pub(super) struct Arrived<C: SharedConnection> {
     pub(super) going_on: Vec<Leg<Driver<C>>>,
-    /// What edge those have whose session has not come along.
-    pub(super) broken: Vec<Vec<u8>>,
+    pub(super) unbound: Vec<(Vec<u8>, Unbound)>,
+    /// The same, and what edge those have whose session has not come along.
+    pub(super) over: Vec<Vec<u8>>,
 }
 
 impl<C: SharedConnection> Keeps<C> for Core<C> {
@@ -112,8 +116,11 @@ impl<C: SharedConnection> Core<C> {
             out.bytes(&leg.line);
             out.bytes(&leg.driver);
         }
-        out.count(leaving.broken.len());
-        leaving.broken.iter().for_each(|line| out.bytes(line));
+        out.list(&leaving.unbound, |out, (line, driver)| {
+            out.bytes(line);
+            out.bytes(driver);
+        });
+        out.list(&leaving.over, |out, line| out.bytes(line));
         let retries = self.offline_retries.of(&|bare| which.has(bare));
         out.count(retries.len());
         for (account, given) in retries {
@@ -140,8 +147,8 @@ impl<C: SharedConnection> Core<C> {
         bytes: &[u8],
         mut connect: impl FnMut(SessionId, &[u8]) -> Option<C>,
     ) -> Result<Arrived<C>, NotAnExport> {
-        let Read { accounts, legs, broken, retries, unheard, guests: lodgers } =
-            self.read(bytes).ok_or(NotAnExport)?;
+        let read = self.read(bytes).ok_or(NotAnExport)?;
+        let Read { accounts, legs, unbound, over, retries, unheard, guests: lodgers } = read;
         self.guests.iter().for_each(|guests| guests.import(&lodgers));
         let mut connect = |session| connect(session, &legs.get(&session)?.line);
         let imported = self.registry.import(accounts, &**self, &mut connect)?;
@@ -173,20 +180,24 @@ impl<C: SharedConnection> Core<C> {
                 going_on.push(Leg { session: id, line, driver });
             }
         }
-        let broken = legs.into_values().map(|leg| leg.line).chain(broken).collect();
+        let over = legs.into_values().map(|leg| leg.line).chain(over).collect();
         for Lodger { account, .. } in lodgers {
             // Without its stream nobody can be it again (GUEST-3).
-            if self.registry.account(self.registry.key(account.as_str())).is_none() {
+            let has_stream = unbound.iter().any(|(_, one)| one.adoption.account == account);
+            let has_session = self.registry.account(self.registry.key(account.as_str())).is_some();
+            if !has_stream && !has_session {
                 self.guest_left(account);
             }
         }
-        Ok(Arrived { going_on, broken })
+        Ok(Arrived { going_on, unbound, over })
     }
 
     /// Whether that could be imported. `is_line`: whether this is the edge of a stream.
     pub(super) fn reads(&self, bytes: &[u8], is_line: impl Fn(&[u8]) -> bool) -> bool {
         self.read(bytes).is_some_and(|read| {
-            read.legs.values().all(|leg| is_line(&leg.line)) && self.registry.reads(read.accounts)
+            let legs = read.legs.values().map(|leg| &leg.line);
+            let mut lines = legs.chain(read.unbound.iter().map(|(line, _)| line)).chain(&read.over);
+            lines.all(|line| is_line(line)) && self.registry.reads(read.accounts)
         })
     }
 
@@ -207,7 +218,12 @@ impl<C: SharedConnection> Core<C> {
                 })?
                 .into_iter()
                 .collect(),
-            broken: input.list(|input| input.bytes().map(<[u8]>::to_vec))?,
+            unbound: input.list(|input| {
+                let line = input.bytes()?.to_vec();
+                let policy = |account: &BareJid| self.policy_for(account);
+                Some((line, Unbound::read(input.bytes()?, policy, now)?))
+            })?,
+            over: input.list(|input| input.bytes().map(<[u8]>::to_vec))?,
             retries: input.list(|input| {
                 let account = jid(input)?;
                 Some((account, input.list(|input| input.number().map(OfflineId::new))?))
@@ -231,7 +247,8 @@ impl<C: SharedConnection> Core<C> {
 struct Read<'a> {
     accounts: &'a [u8],
     legs: BTreeMap<SessionId, Leg<Moving>>,
-    broken: Vec<Vec<u8>>,
+    unbound: Vec<(Vec<u8>, Unbound)>,
+    over: Vec<Vec<u8>>,
     retries: Vec<(BareJid, Vec<OfflineId>)>,
     unheard: Vec<(BareJid, BareJid, BareJid)>,
     guests: Vec<Lodger>,

@@ -171,7 +171,10 @@ impl<C: SharedConnection> Core<C> {
     /// Ends the tokens of all clients of an account: those that were issued so far from now on, whatever its store does.
     pub(super) fn retire_tokens(self: &Arc<Self>, account: &BareJid) {
         let Some(tokens) = self.stores.tokens.clone() else { return };
-        self.voided.lock().insert(account.as_str(), self.environment.utc());
+        let now = self.environment.utc();
+        self.voided.lock().insert(account.as_str(), now);
+        #[cfg(feature = "cluster")]
+        self.tell_voided(account, now);
         let (core, account) = (Arc::clone(self), account.clone());
         let key = account.to_string();
         let _told = self.jobs.run(&key, async move {
@@ -183,12 +186,15 @@ impl<C: SharedConnection> Core<C> {
         });
     }
 
+    /// Whether the host has ended what was issued to the account at this time.
+    pub(super) fn is_voided(&self, account: &BareJid, issued: SystemTime) -> bool {
+        self.voided.lock().get(account.as_str()).is_some_and(|since| issued < since)
+    }
+
     /// The record without the tokens that the host has ended.
     fn without_voided(&self, account: &BareJid, mut record: ClientTokens) -> ClientTokens {
-        if let Some(since) = self.voided.lock().get(account.as_str()) {
-            for slot in [&mut record.current, &mut record.new] {
-                *slot = slot.take().filter(|token| token.issued >= since);
-            }
+        for slot in [&mut record.current, &mut record.new] {
+            *slot = slot.take().filter(|token| !self.is_voided(account, token.issued));
         }
         record
     }

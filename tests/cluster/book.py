@@ -6,6 +6,8 @@ import time
 CLIENT = "{jabber:client}"
 # Beside `Peer.TTL`: the next renewal of whoever notices, and a machine that has other things to do.
 SLACK = 2.0
+# A client that is back no sooner is named.
+LONG = 30.0
 
 
 class Message:
@@ -52,7 +54,8 @@ class Book:
     def bound(self, device, session):
         self.sessions.append(session)
 
-    def is_ready(self, device):
+    def is_back(self, device):
+        """Its connection was lost, and it has another."""
         if self.fault:
             self.returns[device] = time.monotonic() - self.fault
 
@@ -120,9 +123,10 @@ class Book:
     # What is sent.
 
     def send(self, device, to, way):
-        """A numbered message; `to` is the JID, `way` names the row beside the two accounts."""
+        """A numbered message; `to` is the JID, `way` names the row beside the two addresses."""
         account = to.split("@")[0]
-        row = f"{device.session.jid} {account} {way}"
+        # To two full JIDs are two rows: what was for a session that has ended waits with the account's backlog.
+        row = f"{device.session.jid} {to} {way}"
         number = self.numbers[row] = self.numbers.get(row, 0) + 1
         name = f"{row} {number}"
         message = self.messages[name] = Message(device.session, account, number)
@@ -178,6 +182,9 @@ class Book:
             if not expected:
                 round_.note(f"not resumed: {session.jid}, whose home lived")
         count["back"] = max(self.returns.values(), default=0)
+        for device, seconds in self.returns.items():
+            if seconds > LONG:
+                round_.note(f"back after {seconds:.1f} s: {device.label}")
 
     def _presence(self, round_, count):
         alive = {s.jid: s for s in self.sessions if s.ended is None and s.device.ready.is_set()}

@@ -101,6 +101,8 @@ class Device:
         self.session, self.wire, self.node = None, None, None
         self.ready = asyncio.Event()
         self.stay, self.task, self.inbox = False, None, None
+        # It has been offline of its own will.
+        self.is_new = True
         self.answers = {}
         self.streams, self.over, self.is_resuming = 0, None, False
         # Nodes that said nothing are tried later than others, until then.
@@ -111,7 +113,7 @@ class Device:
         return f"{self.account}/{self.name}"
 
     def start(self):
-        self.stay = True
+        self.stay = self.is_new = True
         self.task = asyncio.create_task(self._run())
 
     async def stop(self):
@@ -193,7 +195,9 @@ class Device:
             await self._bind()
         self.inbox = None
         self.ready.set()
-        self.book.is_ready(self)
+        if not self.is_new:
+            self.book.is_back(self)
+        self.is_new = False
         self.quiet = asyncio.create_task(self._watch(self.wire, self.over))
 
     async def _resume(self):

@@ -4,6 +4,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import time
@@ -19,7 +20,7 @@ class Peer:
     # Seconds after which nobody may be wrongly online because a node died.
     TTL = 3.5
     # The rounds that it can play (see `rounds.py`).
-    KINDS = ("kill", "stop", "cut", "engine", "empty", "rolling", "fourth")
+    KINDS = ("kill", "stop", "blip", "cut", "engine", "empty", "rolling", "fourth")
 
     async def prepare(self, directory, accounts):
         """Starts what nodes stand on, with these accounts. `directory` is for files, and is gone afterwards."""
@@ -83,9 +84,15 @@ class Peer:
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """None of those that the system gives to connections: what was free a moment ago, and while a proxy is away, stays so."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 async def listens(port, seconds=60, alive=lambda: True):

@@ -10,8 +10,8 @@ from book import SLACK
 class Round:
     """`died`: accounts whose sessions may be lost, since their home is."""
 
-    def __init__(self, kind, peer, book, away):
-        self.kind, self.peer, self.book, self.away = kind, peer, book, away
+    def __init__(self, kind, peer, book, away, cut):
+        self.kind, self.peer, self.book, self.away, self.cut = kind, peer, book, away, cut
         self.died, self.notes, self.what = set(), [], ""
         self.node, self.ends = None, peer.ends()
         self.told_within = peer.TTL + SLACK
@@ -57,10 +57,13 @@ class Round:
         await asyncio.sleep(20)
         self.peer.resume(node)
 
-    async def _cut(self):
+    async def _blip(self):
+        """What is mended before the deadline nobody notices."""
+        await self._cut(1.0)
+
+    async def _cut(self, seconds=None):
         node = random.choice(self.peer.NODES)
-        # What is mended before the deadline nobody notices.
-        seconds = random.choice([1.0, random.uniform(5, 15)])
+        seconds = seconds or random.uniform(*self.cut)
         is_silent, is_whole = random.random() < 0.5, random.random() < 0.5
         words = ("silent" if is_silent else "broken", "all that it shares" if is_whole else "its engine")
         self.what = f"{node} for {seconds:.1f} s, {words[0]}, {words[1]}"

@@ -8,6 +8,7 @@
 import argparse
 import asyncio
 import collections
+import json
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ from book import Book
 from client import Device
 from ejabberd import Ejabberd
 from ours import Alone, Ours
+from peer import Peer
 from rounds import Round, settled
 from stock import Stock, command
 
@@ -198,7 +200,7 @@ class Load:
 
 async def play(kind, peer, load, book, options):
     book.begin()
-    round_ = Round(kind, peer, book, load.away)
+    round_ = Round(kind, peer, book, load.away, tuple(map(float, options.cut.split("-"))))
     began = time.monotonic()
     load.begin()
     await asyncio.sleep(random.uniform(1, 3))
@@ -253,6 +255,17 @@ def table(totals):
     return "\n".join(lines)
 
 
+def tables(path):
+    """Of all runs that have written their results there."""
+    with open(path, encoding="utf-8") as file:
+        rounds = [json.loads(line) for line in file]
+    for name in dict.fromkeys(name for name, _, _ in rounds):
+        totals = collections.defaultdict(list)
+        for _, kind, count in (one for one in rounds if one[0] == name):
+            totals[kind].append(collections.Counter(count))
+        print(f"\n{name}:\n{table(totals)}")
+
+
 def peers(options):
     if options.peer == "alone":
         return [Alone(options.binary)]
@@ -287,6 +300,9 @@ async def main(options):
                 for kind in kinds:
                     count = await play(kind, peer, load, book, options)
                     totals[kind].append(count)
+                    if options.results:
+                        with open(options.results, "a", encoding="utf-8") as file:
+                            file.write(json.dumps([name, kind, count]) + "\n")
                     bad += any(count[fault] for fault in FAULTS)
                 if number % 10 == 9:
                     print(table(totals), flush=True)
@@ -309,8 +325,9 @@ if __name__ == "__main__":
     parser.add_argument("--binary", default="target/release/examples/server")
     parser.add_argument("--peer", choices=["ours", "alone", "ejabberd"], default="ours")
     parser.add_argument("--engine", default="redis,postgres", help="which engines, one after the other")
-    parser.add_argument("--kinds", default="kill,stop,cut,engine,empty,rolling,fourth")
+    parser.add_argument("--kinds", default=",".join(Peer.KINDS))
     parser.add_argument("--rounds", type=int, default=100, help="of each kind, on each engine")
+    parser.add_argument("--cut", default="5-12", help="seconds for which a node is cut off, at least and at most")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--stock", default="slixmpp,xmppjs", help="clients of others that take part")
     parser.add_argument("--rate", type=float, default=40, help="messages a second")
@@ -318,7 +335,12 @@ if __name__ == "__main__":
     parser.add_argument("--notes", type=int, default=12, help="so many lines for what went wrong in a round")
     parser.add_argument("--trace", action="store_true", help="keep what goes over the clients' connections")
     parser.add_argument("--log", default="info")
+    parser.add_argument("--results", metavar="FILE", help="each round is added to it: several runs may do so at once")
+    parser.add_argument("--table", metavar="FILE", help="prints the table of such a file, and plays nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        tables(arguments.table)
+        sys.exit()
     if arguments.seed is None:
         arguments.seed = random.randrange(1 << 32)
     print(f"seed {arguments.seed}")

@@ -60,6 +60,8 @@ class Stock:
         async for line in self.process.stdout:
             what, *rest = json.loads(line)
             getattr(self, f"_{what}")(*rest)
+        if self.stay:
+            self.book.oddities[f"the process of {self.account} has ended"] += 1
 
     def _session(self, jid):
         if self.session:
@@ -71,11 +73,13 @@ class Stock:
 
     def _resumed(self):
         self.book.resumed(self)
+        # What was said while the connection was lost it may not have sent.
+        self._do("say", self.status)
         self._up()
 
     def _up(self):
         self.ready.set()
-        self.book.is_ready(self)
+        self.book.is_back(self)
 
     def _down(self):
         self.ready.clear()

@@ -1,5 +1,5 @@
 //! PostgreSQL: leases and the record in the database that has the stores. Each answer is one transaction, sent at
-//! once: none is held open by a node that stops.
+//! once: none is held open by a node that stops. What only looks waits for nobody's, and for no disk.
 
 mod error;
 
@@ -25,6 +25,7 @@ use crate::store::postgres::tls::Tls;
 use crate::store::{ConnectError, PostgresConfig};
 
 type Hint = Arc<dyn Fn() + Send + Sync>;
+type Known = (Arc<str>, Arc<Record>);
 
 /// PostgreSQL as what nodes stand on: leases and the record of who owns which slot. Posts need something else, such as
 /// `RedisPosts`.
@@ -64,7 +65,7 @@ struct Shared {
     timeout: Duration,
     current: Mutex<Option<Arc<Connection>>>,
     /// The record that came last, by its name.
-    known: Mutex<Option<(Arc<str>, Arc<Record>)>>,
+    known: Mutex<Option<Known>>,
     hints: Arc<Mutex<Vec<Hint>>>,
 }
 
@@ -148,9 +149,16 @@ impl Postgres {
         PostgresBuilder { config, name: "xmpp".into(), timeout: Duration::from_secs(1) }
     }
 
-    fn call(&self, change: Option<String>) -> EngineFuture<Answer> {
+    fn change(&self, change: String) -> EngineFuture<Answer> {
         let shared = Arc::clone(&self.shared);
-        let task = self.handle.spawn(async move { shared.ask(change).await });
+        self.call(async move { shared.ask(Some(change)).await })
+    }
+
+    fn call(
+        &self,
+        asked: impl Future<Output = Result<Answer, PostgresError>> + Send + 'static,
+    ) -> EngineFuture<Answer> {
+        let task = self.handle.spawn(asked);
         Box::pin(async move {
             let answer = task.await.map_err(EngineError::new)?;
             answer.map_err(EngineError::new)
@@ -230,31 +238,61 @@ impl Shared {
         answer
     }
 
+    /// What there is, in one snapshot, locking and writing nothing: each change is read by all nodes. `None` where something is
+    /// to be written first: a row, or that a lease is over.
+    async fn look(&self) -> Result<Option<Answer>, PostgresError> {
+        let known = self.known.lock().clone();
+        let state = self.state(known.as_ref());
+        let rows = self.query(&state).await?;
+        let is = |what| rows.iter().filter_map(row).any(|row| column(row, "what") == Some(what));
+        if is("state") && !is("over") { self.answer(&rows, known).map(Some) } else { Ok(None) }
+    }
+
     /// Does what it is asked, and answers with all there is at that moment, by the clock of the database. The row is locked
     /// first, and each statement sees what was there when it began: so one after the other.
     async fn ask(&self, change: Option<String>) -> Result<Answer, PostgresError> {
         let known = self.known.lock().clone();
-        let name = text(&self.name);
-        let (born, has) = (text(&format!("{:016x}", random())), known.as_ref());
-        let has = text(has.map_or("", |(name, _)| name));
+        let (name, born) = (text(&self.name), text(&format!("{:016x}", random())));
         let change = change.unwrap_or_default();
         let statements = format!(
             "INSERT INTO xmpp_cluster (name, born) VALUES ({name}, {born}) ON CONFLICT DO NOTHING;
              SELECT 'lock' AS what FROM xmpp_cluster WHERE name = {name} FOR UPDATE;
              DELETE FROM xmpp_cluster_lease WHERE name = {name} AND until <= clock_timestamp();
              {change};
-             SELECT 'state' AS what, {INSTANCE} AS instance, named,
-                 CASE WHEN named = {has} THEN '' ELSE encode(record, 'hex') END AS bytes
-                 FROM xmpp_cluster WHERE name = {name};
-             SELECT 'lease' AS what, encode(lease, 'hex') AS bytes
-                 FROM xmpp_cluster_lease WHERE name = {name} ORDER BY incarnation",
+             {}",
+            self.state(known.as_ref())
         );
         let rows = self.query(&statements).await?;
+        self.answer(&rows, known)
+    }
+
+    /// A statement that says what there is.
+    fn state(&self, known: Option<&Known>) -> String {
+        let (name, has) = (text(&self.name), text(known.map_or("", |(name, _)| name)));
+        format!(
+            "SELECT 'state' AS what, {INSTANCE} AS instance, named,
+                 CASE WHEN named = {has} THEN '' ELSE encode(record, 'hex') END AS bytes
+                 FROM xmpp_cluster WHERE name = {name}
+             UNION ALL
+             (SELECT CASE WHEN until <= clock_timestamp() THEN 'over' ELSE 'lease' END,
+                 NULL, NULL, encode(lease, 'hex')
+                 FROM xmpp_cluster_lease WHERE name = {name} ORDER BY incarnation)"
+        )
+    }
+
+    fn answer(
+        &self,
+        rows: &[SimpleQueryMessage],
+        known: Option<Known>,
+    ) -> Result<Answer, PostgresError> {
         let (mut done, mut living, mut state) = (true, Vec::new(), None);
         for row in rows.iter().filter_map(row) {
             match column(row, "what") {
                 Some("done") => done = column(row, "count") == Some("1"),
-                Some("lease") => living.push(bytes(row).and_then(|bytes| Lease::decode(&bytes))),
+                // Over by now, but not when it was asked.
+                Some("lease" | "over") => {
+                    living.push(bytes(row).and_then(|bytes| Lease::decode(&bytes)));
+                }
                 Some("state") => state = Some(row),
                 _ => {}
             }
@@ -299,14 +337,14 @@ impl Engine for Postgres {
                  WHERE name = {name} AND incarnation = {node}"
             )
         };
-        self.call(Some(counted(&change)))
+        self.change(counted(&change))
     }
 
     fn release(&self, of: Incarnation) -> EngineFuture<()> {
         let (name, node) = (text(&self.shared.name), node(of));
-        let answer = self.call(Some(format!(
+        let answer = self.change(format!(
             "DELETE FROM xmpp_cluster_lease WHERE name = {name} AND incarnation = {node}"
-        )));
+        ));
         Box::pin(async move { answer.await.map(drop) })
     }
 
@@ -317,16 +355,22 @@ impl Engine for Postgres {
         let (instance, named) = (text(&record.instance), format!("{}/{new}", record.instance));
         let (new, named, bytes) = (text(&new), text(&named), hex(&record.encode()));
         let channel = text(&self.shared.channel());
-        self.call(Some(format!(
+        self.change(format!(
             "WITH done AS (
                  UPDATE xmpp_cluster SET view = {new}, named = {named}, record = {bytes}
                  WHERE name = {name} AND view = {over} AND {INSTANCE} = {instance} RETURNING 1)
              SELECT 'done' AS what, count(*), count(pg_notify({channel}, '')) FROM done"
-        )))
+        ))
     }
 
     fn read(&self) -> EngineFuture<Answer> {
-        self.call(None)
+        let shared = Arc::clone(&self.shared);
+        self.call(async move {
+            match shared.look().await? {
+                Some(answer) => Ok(answer),
+                None => shared.ask(None).await,
+            }
+        })
     }
 
     fn watch(&self, hint: Hint) {

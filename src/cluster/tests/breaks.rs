@@ -96,7 +96,7 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::ViewRegress, 1),
     (Break::NoWait, 2),
     (Break::TermUnasked, 2),
-    (Break::OnlyWritesFence, 210),
+    (Break::OnlyWritesFence, 21),
     (Break::StaleCensus, 1),
     (Break::EndToAll, 0),
     (Break::NoLedger, 25),

@@ -120,6 +120,28 @@ fn node_1_a_refused_renewal_fences() {
 }
 
 #[test]
+fn node_1_a_renewal_that_fails_is_tried_again_before_its_next_turn() {
+    let mut member = member(None);
+    member.leased(ms(0), "1", &[], None);
+    // The engine is away, and is back shortly before the deadline, between two turns.
+    for now in (400..1800).step_by(100) {
+        let (id, ask) = member.next_ask(ms(now));
+        assert!(matches!(ask, Ask::Renew { first: false, .. }));
+        member.handle_failure(ms(now), id);
+        assert_eq!(member.next_timeout(), ms(now + 100));
+    }
+    let (id, _) = member.next_ask(ms(1800));
+    member.handle_answer(ms(1810), id, answer(true, "1", &[], None));
+    assert!(member.may_act(ms(3699)));
+    // Of what else fails the next turn says enough.
+    member.look();
+    let (id, ask) = member.next_ask(ms(1900));
+    assert_eq!((ask, member.next_timeout()), (Ask::Read, ms(2200)));
+    member.handle_failure(ms(1900), id);
+    assert_eq!(member.next_timeout(), ms(2200));
+}
+
+#[test]
 fn node_11_an_engine_that_has_never_heard_of_it_gives_a_first_lease() {
     let mut member = member(None);
     member.leased(ms(0), "1", &[], None);

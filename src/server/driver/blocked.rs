@@ -152,7 +152,7 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has, or the server
     /// closes its stream.
     #[inline]
-    fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
+    pub(super) fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(place) = &self.place else { return Poll::Ready(()) };
         let News { standing, is_cut, dismissal, binds } = place.signal().poll(cx);
         // A stream that is just being registered is reached as a session, or refused.
@@ -197,6 +197,8 @@ impl<C: SharedConnection> Driver<C> {
     fn yield_place(&mut self) {
         let limit = match &self.state {
             State::Closing(_) | State::Over => return self.finish(Close::Flush),
+            #[cfg(feature = "cluster")]
+            State::Binding if self.is_ended_away() => return self.finish(Close::Flush),
             State::Bound(_) => return,
             State::Unauthed(_) => Limit::Unauthenticated,
             State::Authed(_) | State::Binding => Limit::Unbound,

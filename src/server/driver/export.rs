@@ -27,14 +27,15 @@ impl<C: SharedConnection> Driver<C> {
         self.rare.get_or_insert_default().heard = Some(heard);
     }
 
-    /// Takes in what it has waited for, and reads nothing. `false`: it still waits.
+    /// Takes in what it has waited for, and what the server has closed it with, and reads nothing. `false`: it still
+    /// waits.
     pub(in crate::server) fn is_settled(&mut self) -> bool {
+        let _its_place = self.poll_place(None);
         while self.pending.is_some() && self.poll_pending(None).is_ready() {}
         self.pending.is_none()
     }
 
-    /// What it takes to go on elsewhere; it stays as it is. `None`: it serves no session, and its stream ends with the
-    /// move.
+    /// What it takes to go on elsewhere with its session; it stays as it is. `None`: it serves none.
     pub(in crate::server) fn export(&mut self) -> Option<Vec<u8>> {
         let serves = matches!(&self.state, State::Bound(session) if session.is_current());
         if !serves || self.pending.is_some() {
@@ -96,7 +97,7 @@ impl<C: SharedConnection> Driver<C> {
         let mut driver = Self::new(core, session.connection().clone(), transport);
         let rare = driver.rare.get_or_insert_default();
         (rare.terms, rare.deferred) = (moving.terms, moving.deferred.map(Box::new));
-        rare.heard = Some(Box::new(Heard::new(&moving.parser)));
+        (rare.is_leg, rare.heard) = (true, Some(Box::new(Heard::new(&moving.parser))));
         (driver.parser, driver.lang) = (moving.parser, moving.lang);
         driver.is_local = moving.is_local;
         (driver.was_asked, driver.output_grew) = (moving.was_asked, moving.output_grew);

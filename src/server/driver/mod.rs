@@ -185,6 +185,9 @@ struct Rare {
     deferred: Option<Box<Deferred>>,
     /// What limits the login.
     terms: Terms,
+    /// The socket is at an edge (NODE-12).
+    #[cfg(feature = "cluster")]
+    is_leg: bool,
     /// What is not read of a stream that may move (NODE-14).
     #[cfg(feature = "cluster")]
     heard: Option<Box<Heard>>,
@@ -292,6 +295,10 @@ impl<C: SharedConnection> Driver<C> {
     /// keeps the socket counted ([LIMIT-27](crate::rules#limit-27)).
     pub fn place(&mut self) -> Place {
         let (ledger, peer) = (&self.core.ledger, &self.peer);
+        #[cfg(feature = "cluster")]
+        if self.rare.as_ref().is_some_and(|rare| rare.is_leg) {
+            return self.place.get_or_insert_with(|| ledger.elsewhere()).clone();
+        }
         self.place.get_or_insert_with(|| ledger.closing(peer)).clone()
     }
 

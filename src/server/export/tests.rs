@@ -320,7 +320,7 @@ impl World {
                 places.push(at);
             }
         }
-        let leaving = Leaving { legs, broken: Vec::new() };
+        let leaving = Leaving { legs, ..Leaving::default() };
         let bytes = self.server.0.export(&all, &leaving).unwrap();
         let clients = &mut self.clients;
         let connect = |_: SessionId, line: &[u8]| {
@@ -328,8 +328,8 @@ impl World {
             client.wire = Recorder::with_framing(client.wire.framing());
             Some(client.wire.clone())
         };
-        let Arrived { going_on: mut arrived, broken } = to.0.import(&bytes, connect).unwrap();
-        assert!(broken.is_empty());
+        let Arrived { going_on: mut arrived, over, .. } = to.0.import(&bytes, connect).unwrap();
+        assert!(over.is_empty());
         self.server.0.forget(&all, None);
         assert!(self.server.registry().is_forgotten());
         assert_eq!(arrived.len(), places.len());

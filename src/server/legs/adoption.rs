@@ -36,9 +36,9 @@ pub(in crate::server) struct Adoption {
     /// The last bar of the account that its edge knew.
     pub(in crate::server) bar: Option<BarNumber>,
     pub(in crate::server) times: Times,
-    /// What the client has said behind its authentication.
+    /// What the client has said behind that, and nobody has read.
     pub(in crate::server) unread: Vec<u8>,
-    /// Where the stream goes on without a new header: in SASL2.
+    /// Where the stream goes on behind a header; else the client opens it anew.
     pub(in crate::server) goes_on: Option<GoesOn>,
 }
 
@@ -55,12 +55,20 @@ pub(in crate::server) struct Times {
     pub(in crate::server) login_left: Option<Duration>,
 }
 
-/// A stream behind its header, in which a client has proved who it is, and has not been told so.
+/// A stream behind its header.
 pub(in crate::server) struct GoesOn {
     /// What the header has said: `None` where each element is a message.
     pub(in crate::server) opened: Option<OpenedStream>,
     pub(in crate::server) lang: Option<Box<str>>,
-    pub(in crate::server) proved: Proved,
+    pub(in crate::server) login: Login,
+}
+
+/// How far its client has come.
+pub(in crate::server) enum Login {
+    /// It has proved who it is, and has not been told so.
+    Proved(Proved),
+    /// It has, and may bind; what it has said about itself.
+    Told(Option<UserAgent>),
 }
 
 impl Adoption {
@@ -93,7 +101,12 @@ impl Adoption {
                 });
             });
             out.option(goes_on.lang.as_deref(), Writer::text);
-            out.proved(&goes_on.proved);
+            let (proved, told) = match &goes_on.login {
+                Login::Proved(proved) => (Some(proved), None),
+                Login::Told(agent) => (None, agent.as_ref()),
+            };
+            out.option(proved, Writer::proved);
+            out.option(told, Writer::agent);
         });
         out.into_bytes().into()
     }
@@ -136,8 +149,10 @@ impl Adoption {
                     Some(OpenedStream { name, declarations })
                 })?;
                 let lang = input.option(|input| Some(input.text()?.into()))?;
-                let proved = input.proved(&account, policy, peer)?;
-                Some(GoesOn { opened, lang, proved })
+                let proved = input.option(|input| input.proved(&account, policy, peer))?;
+                let told = input.option(Reader::agent)?;
+                let login = proved.map_or(Login::Told(told), Login::Proved);
+                Some(GoesOn { opened, lang, login })
             })?,
             account,
         };
@@ -150,11 +165,16 @@ impl Writer {
         self.list(requests, |out, request| out.bytes(request.xml()));
     }
 
+    fn agent(&mut self, agent: &UserAgent) {
+        self.option(agent.id, |out, id| out.bytes(&id.to_bytes()));
+        self.option(agent.software.as_deref(), Self::text);
+        self.option(agent.device.as_deref(), Self::text);
+    }
+
     fn proved(&mut self, proved: &Proved) {
-        let Proved { asked, data, wish, peer: _ } = proved;
-        self.option(asked.agent.id, |out, id| out.bytes(&id.to_bytes()));
-        self.option(asked.agent.software.as_deref(), Self::text);
-        self.option(asked.agent.device.as_deref(), Self::text);
+        let Proved { asked, data, issued, wish, peer: _ } = proved;
+        self.agent(&asked.agent);
+        self.option(*issued, Self::date);
         self.requests(&asked.requests);
         self.option(asked.bind.as_ref(), |out, bind| {
             out.option(bind.tag.as_deref(), Self::text);
@@ -168,6 +188,7 @@ impl Writer {
                 out.option(used.number, |out, number| out.number(number));
                 out.flag(used.is_due);
                 out.bytes(used.fingerprint.as_bytes());
+                out.date(used.issued);
             });
             out.option(wish.fingerprint.as_ref().map(Fingerprint::as_bytes), Self::bytes);
             out.option(wish.description.software.as_deref(), Self::text);
@@ -185,17 +206,22 @@ impl Reader<'_> {
         self.list(|input| Some(Nonza::of_node(input.bytes()?.to_vec())))
     }
 
+    fn agent(&mut self) -> Option<UserAgent> {
+        Some(UserAgent {
+            id: self.option(|input| input.bytes()?.try_into().ok().map(ClientId::from_bytes))?,
+            software: self.option(|input| Some(input.text()?.into()))?,
+            device: self.option(|input| Some(input.text()?.into()))?,
+        })
+    }
+
     fn proved(
         &mut self,
         account: &BareJid,
         policy: Arc<Policy>,
         peer: PeerAddress,
     ) -> Option<Proved> {
-        let agent = UserAgent {
-            id: self.option(|input| input.bytes()?.try_into().ok().map(ClientId::from_bytes))?,
-            software: self.option(|input| Some(input.text()?.into()))?,
-            device: self.option(|input| Some(input.text()?.into()))?,
-        };
+        let agent = self.agent()?;
+        let issued = self.option(Self::date)?;
         let requests = self.requests()?;
         let bind = self.option(|input| {
             let tag = input.option(|input| Some(input.text()?.into()))?;
@@ -216,6 +242,7 @@ impl Reader<'_> {
                         number: input.option(Self::number)?,
                         is_due: input.flag()?,
                         fingerprint: fingerprint(input)?,
+                        issued: input.date()?,
                     })
                 })?,
                 fingerprint: input.option(fingerprint)?,
@@ -225,6 +252,6 @@ impl Reader<'_> {
                 },
             })
         })?;
-        Some(Proved { asked, data, wish, peer })
+        Some(Proved { asked, data, issued, wish, peer })
     }
 }

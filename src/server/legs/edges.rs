@@ -92,6 +92,8 @@ pub(in crate::server) struct News {
     pub(in crate::server) is_bound: bool,
     /// The client cannot have what it asked for.
     pub(in crate::server) is_refused: bool,
+    /// The home has closed the stream.
+    pub(in crate::server) is_ended: bool,
     /// The transport is to be closed, flushed or not.
     pub(in crate::server) closed: Option<bool>,
     /// The host's connection has panicked, with this message: told once.
@@ -342,7 +344,8 @@ impl<C: SharedConnection> Line<C> {
             None => None,
         };
         let panicked = state.panicked.take();
-        let news = News { has_shown: state.has_shown, panicked, ..state.news.clone() };
+        let (has_shown, is_ended) = (state.has_shown, state.is_ended);
+        let news = News { has_shown, is_ended, panicked, ..state.news.clone() };
         drop(state);
         drop(old);
         news

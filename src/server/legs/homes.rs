@@ -126,11 +126,7 @@ impl<C: SharedConnection> Homes<C> {
     }
 
     fn open(&mut self, slot: Slot, leg: LegId, known: &[u8]) {
-        let policy = |account: &jid::BareJid| {
-            let domain = self.core.domain(account.domain().as_str())?;
-            Some(Arc::clone(&domain.sasl))
-        };
-        let adoption = Adoption::decode(known, policy);
+        let adoption = Adoption::decode(known, |account| self.core.policy_for(account));
         let Some(adoption) = adoption.filter(|_| !self.homes.contains_key(&leg)) else {
             self.remove(leg);
             self.said.push(SaidDown { slot, leg, number: u64::MAX, said: CLOSED });

@@ -17,7 +17,7 @@ mod moving;
 #[cfg(test)]
 mod tests;
 
-pub(super) use adoption::{Adoption, GoesOn, Times};
+pub(super) use adoption::{Adoption, GoesOn, Login, Times};
 pub(super) use edges::{Edges, Line};
 pub(super) use homes::Homes;
 pub(super) use moving::is_line;

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::SaidDown;
-use super::homes::{CLOSED, Home, Homes, Input};
-use crate::cluster::leg::{HomeEnd, LegId};
+use super::homes::{Home, Homes, Input};
+use crate::cluster::leg::{Down, HomeEnd, LegId};
 use crate::cluster::{Incarnation, Slot};
-use crate::connection::SharedConnection;
+use crate::connection::{Close, SharedConnection};
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::packed::{Reader, Writer};
+use crate::server::driver::Driver;
 use crate::server::export::{Arrived, Leaving, Leg};
 use crate::session::{HostCode, NotAnExport, SessionHandle, SessionId};
 
@@ -17,6 +19,8 @@ use crate::session::{HostCode, NotAnExport, SessionHandle, SessionId};
 struct Line {
     id: LegId,
     end: HomeEnd,
+    is_bound: bool,
+    last: Down,
     input: VecDeque<Input>,
     outbox: Arc<Outbox>,
     drain: Drain,
@@ -33,9 +37,12 @@ impl<C: SharedConnection> Homes<C> {
             }
             let line = home.line(id);
             let session = home.driver.session().map(SessionHandle::id);
-            match session.zip(home.driver.export()) {
-                Some((session, driver)) => leaving.legs.push(Leg { session, line, driver }),
-                None => leaving.broken.push(line),
+            if let Some((session, driver)) = session.zip(home.driver.export()) {
+                leaving.legs.push(Leg { session, line, driver });
+            } else if let Some(driver) = home.driver.export_unbound() {
+                leaving.unbound.push((line, driver));
+            } else {
+                leaving.over.push(line);
             }
         }
         Some(leaving)
@@ -49,26 +56,49 @@ impl<C: SharedConnection> Homes<C> {
             &mut dyn FnMut(SessionId, &[u8]) -> Option<C>,
         ) -> Result<Arrived<C>, NotAnExport>,
     ) -> Result<(), NotAnExport> {
-        let (marks, connect, mut lines) = (self.marks, self.connect, BTreeMap::new());
-        let core = Arc::clone(&self.core);
+        let (marks, mut lines) = (self.marks, BTreeMap::new());
+        let (core, make) = (Arc::clone(&self.core), self.connect);
+        let connect = |line: &Line| {
+            core.shielded(HostCode::Connection, None, || make(Arc::clone(&line.outbox)))
+        };
         let mut take = |session, line: &[u8]| {
             let line = Line::read(line, marks)?;
-            let connect = || connect(Arc::clone(&line.outbox));
-            let connection = core.shielded(HostCode::Connection, None, connect)?;
+            let connection = connect(&line)?;
             lines.insert(session, line);
             Some(connection)
         };
-        let Arrived { going_on, broken } = import(&mut take)?;
+        let Arrived { going_on, unbound, over } = import(&mut take)?;
         for Leg { session, driver, .. } in going_on {
-            let Some(Line { id, end, input, drain, .. }) = lines.remove(&session) else { continue };
-            let (is_bound, due) = (true, None);
-            self.put(id, Home { slot, driver, drain, end, input, is_bound, due });
+            if let Some(line) = lines.remove(&session) {
+                self.put(line.id, line.with(slot, driver));
+            }
         }
-        let broken = broken.iter().filter_map(|line| read_id(&mut Reader::new(line)));
-        for leg in broken.chain(lines.into_values().map(|line| line.id)) {
-            self.said.push(SaidDown { slot, leg, number: u64::MAX, said: CLOSED });
+        for (line, unbound) in unbound {
+            let Some(line) = Line::read(&line, marks) else { continue };
+            match connect(&line) {
+                Some(connection) => {
+                    let driver = Driver::adopted_again(Arc::clone(&core), connection, unbound);
+                    self.put(line.id, line.with(slot, driver));
+                }
+                None => self.part(slot, line),
+            }
+        }
+        let over = over.iter().filter_map(|line| Line::read(line, marks));
+        for line in over.chain(lines.into_values()) {
+            self.part(slot, line);
         }
         Ok(())
+    }
+
+    /// A stream that is over: its edge is told what its client was to be told still.
+    fn part(&mut self, slot: Slot, mut line: Line) {
+        let nobody = &mut Context::from_waker(Waker::noop());
+        let (mut end, leg) = (line.end, line.id);
+        let mut say = |said| self.said.push(SaidDown { slot, leg, number: end.says(), said });
+        while let Poll::Ready(Some((bytes, ending))) = line.drain.poll_take(nobody) {
+            say(Down::Output { bytes: bytes.into(), ending });
+        }
+        say(line.last);
     }
 }
 
@@ -79,6 +109,9 @@ impl<C: SharedConnection> Home<C> {
         out.number(id.edge.0);
         out.number(id.number);
         self.end.numbers().into_iter().for_each(|number| out.number(number));
+        out.flag(self.is_bound);
+        out.flag(self.driver.is_refused_here());
+        out.flag(self.drain.closed() == Some(Close::Abort));
         out.count(self.input.len());
         for input in &self.input {
             out.option(input.bytes(), Writer::bytes);
@@ -103,12 +136,23 @@ impl Line {
         let id = read_id(&mut input)?;
         let mut number = || input.number();
         let end = [number()?, number()?, number()?, number()?, number()?, number()?];
+        let (is_bound, is_refused, is_aborted) = (input.flag()?, input.flag()?, input.flag()?);
+        let last = match is_refused {
+            true => Down::Refused,
+            false => Down::Closed { is_flushed: !is_aborted },
+        };
         let waiting = input.list(|input| {
             let bytes = input.option(Reader::bytes)?;
             Some(bytes.map_or(Input::End, |bytes| Input::Bytes(bytes.into())))
         })?;
         let (outbox, drain) = Outbox::import_leg(marks, &mut input)?;
         let (end, input) = (HomeEnd::of(end), waiting.into());
-        Some(Self { id, end, input, outbox, drain })
+        Some(Self { id, end, is_bound, last, input, outbox, drain })
+    }
+
+    /// The leg, with its driver.
+    fn with<C: SharedConnection>(self, slot: Slot, driver: Driver<C>) -> Home<C> {
+        let Self { end, is_bound, input, drain, .. } = self;
+        Home { slot, driver, drain, end, input, is_bound, due: None }
     }
 }

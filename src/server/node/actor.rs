@@ -252,11 +252,15 @@ impl<C: SharedConnection> Actor<C> {
         self.view = self.node.record().view;
         let members: BTreeSet<_> = self.node.members().map(|(node, _)| node).collect();
         let domains: Vec<_> = core.components.domains().map(str::to_owned).collect();
-        if !domains.is_empty() && members.contains(&self.me) {
-            let bytes = Tale::Domains(domains).encode();
+        let voided: Vec<_> = clustered.voided.lock().iter().cloned().collect();
+        let domains = (!domains.is_empty()).then(|| Tale::Domains(domains).encode());
+        let voided = (!voided.is_empty()).then(|| Tale::Voided(voided).encode());
+        if members.contains(&self.me) {
             let now = core.environment.now();
             for node in members.difference(&self.members).filter(|node| **node != self.me) {
-                self.node.tell(now, None, *node, Arc::clone(&bytes));
+                for bytes in [&domains, &voided].into_iter().flatten() {
+                    self.node.tell(now, None, *node, Arc::clone(bytes));
+                }
             }
         }
         clustered.inbox.domains.write().retain(|node, _| members.contains(node));
@@ -557,6 +561,7 @@ impl<C: SharedConnection> Actor<C> {
             Some(Tale::ForComponent(stanza)) => core.to_component_here(stanza),
             Some(Tale::Answer(stanza)) => core.take_answer(&stanza),
             Some(Tale::Barred { account, error, time }) => core.barred(&account, error, time),
+            Some(Tale::Voided(those)) => core.voided(clustered, those),
             None => {}
         }
     }

@@ -1,14 +1,15 @@
 //! NODE-1 and NODE-2: who asks the clock, and what ends when it is too late.
 
+use std::time::{Duration, SystemTime};
+
 use jid::BareJid;
 
-use super::Command;
 use super::letter::Tale;
+use super::{Clustered, Command};
 use crate::connection::{Close, SharedConnection};
 use crate::server::driver::admission::{BarNumber, Dismissal};
 use crate::server::{Core, FaultKind, PeerAddress};
 use crate::stream::StreamError;
-use std::time::Duration;
 
 impl<C: SharedConnection> Core<C> {
     /// NODE-1: whether input may be taken. Asked before anything is looked at.
@@ -26,7 +27,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     #[cold]
-    fn is_late(&self, node: &super::Clustered<C>) -> bool {
+    fn is_late(&self, node: &Clustered<C>) -> bool {
         let is_late = node.placement.is_late();
         if is_late {
             self.fence(false);
@@ -36,7 +37,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// A member that is late is fenced; before it is one it takes no input either.
     #[cold]
-    fn is_not_late(&self, node: &super::Clustered<C>) -> bool {
+    fn is_not_late(&self, node: &Clustered<C>) -> bool {
         let _fenced = self.is_late(node);
         false
     }
@@ -67,6 +68,25 @@ impl<C: SharedConnection> Core<C> {
             let (account, error) = (account.clone(), error.clone());
             let tale = Tale::Barred { account, error, time };
             node.inbox.put(Command::TellAll(tale.encode()));
+        }
+    }
+
+    /// The tokens of an account that were issued before end now, at every node, whatever the store does.
+    pub(in crate::server) fn tell_voided(&self, account: &BareJid, since: SystemTime) {
+        if let Some(node) = &self.node {
+            let one = (account.clone(), since);
+            node.note_voided(one.clone());
+            node.inbox.put(Command::TellAll(Tale::Voided(vec![one]).encode()));
+        }
+    }
+
+    /// What another node has [said](Self::tell_voided).
+    pub(super) fn voided(&self, node: &Clustered<C>, those: Vec<(BareJid, SystemTime)>) {
+        for (account, since) in those {
+            if !self.is_voided(&account, since) {
+                self.voided.lock().insert(account.as_str(), since);
+                node.note_voided((account, since));
+            }
         }
     }
 

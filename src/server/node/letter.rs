@@ -1,7 +1,7 @@
 //! What one home tells another about an account, and one node another: the bytes of a frame's body.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 
@@ -31,6 +31,7 @@ const DOMAINS: u8 = 1;
 const FOR_COMPONENT: u8 = 2;
 const TOLD_ANSWER: u8 = 3;
 const BARRED: u8 = 4;
+const VOIDED: u8 = 5;
 
 /// What comes from another home, for an account.
 pub(super) enum Letter {
@@ -69,6 +70,8 @@ pub(super) enum Tale {
     /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
     /// begun before may authenticate as it for so long.
     Barred { account: BareJid, error: StreamError, time: Option<(Duration, BarNumber)> },
+    /// The tokens of these accounts that were issued before this are good for nothing, whatever the store says.
+    Voided(Vec<(BareJid, SystemTime)>),
 }
 
 fn stanza(out: &mut Writer, stanza: &Stanza) {
@@ -184,6 +187,13 @@ impl Tale {
                     out.number(number);
                 });
             }
+            Self::Voided(those) => {
+                out.byte(VOIDED);
+                out.list(those, |out, (account, since)| {
+                    out.text(account.as_str());
+                    out.date(*since);
+                });
+            }
         })
     }
 
@@ -201,6 +211,12 @@ impl Tale {
                 error: StreamError::unpack(input)?,
                 time: input.option(|input| Some((input.time()?, input.number()?)))?,
             }),
+            VOIDED => {
+                let one = |input: &mut Reader<'_>| {
+                    Some((BareJid::new(input.text()?).ok()?, input.date()?))
+                };
+                input.list(one).map(Self::Voided)
+            }
             _ => None,
         })
     }

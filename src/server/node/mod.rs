@@ -31,13 +31,13 @@ mod shield;
 mod simulated;
 mod submit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +45,7 @@ use parking_lot::{Mutex, RwLock};
 use super::breaks::broken;
 use super::faults::Faults;
 use super::legs::Edges;
+use super::tokens::VOIDED;
 use super::{Core, Server, Shutdown};
 use crate::address;
 use crate::cluster::{Engine, Incarnation, Node, Posts, Slot, Work};
@@ -65,6 +66,8 @@ pub(in crate::server) struct Clustered<C: SharedConnection> {
     pub(in crate::server) placement: Arc<Placement>,
     inbox: Arc<Inbox<C>>,
     acts: act::Acts,
+    /// Whose tokens have ended since which time, the last ones: for nodes that come (FAST-10).
+    voided: Mutex<VecDeque<(BareJid, SystemTime)>>,
     arrived: submit::Arrived<C>,
     /// Taken while it runs.
     actor: Mutex<Option<Box<Actor<C>>>>,
@@ -208,7 +211,30 @@ impl<C: SharedConnection> Clustered<C> {
             let inbox = Arc::downgrade(&inbox);
             Edges::new(move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake()))
         };
-        Self { placement, inbox, acts, arrived, actor, engine, posts, store, me, connect, edges }
+        let voided = Mutex::default();
+        Self {
+            placement,
+            inbox,
+            acts,
+            voided,
+            arrived,
+            actor,
+            engine,
+            posts,
+            store,
+            me,
+            connect,
+            edges,
+        }
+    }
+
+    fn note_voided(&self, one: (BareJid, SystemTime)) {
+        let mut voided = self.voided.lock();
+        voided.retain(|(account, _)| *account != one.0);
+        voided.push_back(one);
+        if voided.len() > VOIDED {
+            voided.pop_front();
+        }
     }
 
     /// The clients that have authenticated here.

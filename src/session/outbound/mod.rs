@@ -368,6 +368,9 @@ impl<C: SharedConnection> Outbound<C> {
                     self.gates.open(Gate::Predecessor);
                     self.gates.open(Gate::Greeting);
                 }
+                // They go where the transport's are, or along with it.
+                #[cfg(feature = "cluster")]
+                self.gates.open(Gate::Frozen);
                 let words = Item::last_words(words);
                 self.queue.push(Queued::new(&words, false, Duration::ZERO));
                 self.queue.push(Queued::Close);

@@ -72,11 +72,19 @@ impl Parser {
         }
     }
 
+    /// What of a stream is not read, of which all is `heard` that may not be, as unread bytes are kept; and whether it
+    /// begins in front of a header. `None`: the stream has ended.
+    pub(crate) fn not_read<'a>(&self, heard: &'a mut Heard) -> Option<(&'a [u8], bool)> {
+        heard.forget_read(self);
+        let is_open = !matches!(self.state, State::Ended);
+        is_open.then_some((&heard.bytes, heard.before_header))
+    }
+
     /// What it takes to read on elsewhere, on a stream that is open, and of which all is `heard` that is not read.
     /// `None`: it has ended.
     pub(crate) fn export(&self, heard: &mut Heard, out: &mut Writer) -> Option<()> {
-        heard.forget_read(self);
-        if heard.before_header || matches!(self.state, State::Ended) {
+        let (unread, before_header) = self.not_read(heard)?;
+        if before_header {
             return None;
         }
         out.flag(self.framing == Framing::Message);
@@ -88,7 +96,7 @@ impl Parser {
                 out.text(namespace);
             }
         });
-        out.bytes(&heard.bytes);
+        out.bytes(unread);
         Some(())
     }
 

@@ -270,6 +270,17 @@ impl Books {
         (id, signal)
     }
 
+    /// One enters that is counted, and shown, at another node.
+    #[cfg(feature = "cluster")]
+    pub(super) fn enter_elsewhere(&mut self, now: Duration) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(Source::UNNAMED, PeerAddress::UNKNOWN, now);
+        self.end(id, Phase::Gone);
+        if let Some(record) = self.transports.get_mut(&id) {
+            record.is_adopted = true;
+        }
+        (id, signal)
+    }
+
     fn record(&mut self, source: Source, peer: PeerAddress, now: Duration) -> (u64, Arc<Signal>) {
         let id = self.next;
         self.next += 1;
@@ -482,12 +493,17 @@ impl Books {
         }
     }
 
-    /// Its stream goes on where its account lives, and is dismissed there. Which bar of the account it has been held
-    /// against; one that is dismissed already, against none.
+    /// Its stream goes on where its account lives, and is dismissed there. Which bar it has been held against.
     #[cfg(feature = "cluster")]
     pub(super) fn goes_away(&mut self, id: u64, account: u64, now: Duration) -> Option<BarNumber> {
-        let record = self.transports.get_mut(&id)?;
-        record.is_away = true;
+        self.transports.get_mut(&id)?.is_away = true;
+        self.held_against(id, account, now)
+    }
+
+    /// Which bar of its account it has been held against; one that is dismissed already, against none.
+    #[cfg(feature = "cluster")]
+    pub(super) fn held_against(&self, id: u64, account: u64, now: Duration) -> Option<BarNumber> {
+        let record = self.transports.get(&id)?;
         let is_dismissed = record.signal.get().dismissal.is_some();
         let bar = self.barred.get(&account).filter(|bar| now < bar.until && !is_dismissed);
         bar.map(|bar| bar.number)

@@ -104,6 +104,13 @@ impl Ledger {
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
+    /// A transport that is counted where its socket is.
+    #[cfg(feature = "cluster")]
+    pub(super) fn elsewhere(self: &Arc<Self>) -> Place {
+        let (id, signal) = self.change(Books::enter_elsewhere);
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
     /// Closes all streams, and those that begin from now on.
     pub(in crate::server) fn dismiss_all(&self, dismissal: &Dismissal) {
         self.change(|books, _| books.dismiss_all(dismissal));
@@ -255,6 +262,13 @@ impl Place {
     pub(super) fn goes_away(&self, account: &BareJid) -> Option<BarNumber> {
         let ledger = &self.0.ledger;
         ledger.change(|books, now| books.goes_away(self.0.id, ledger.account(account), now))
+    }
+
+    /// Which bar of the account its stream has been held against.
+    #[cfg(feature = "cluster")]
+    pub(super) fn held_against(&self, account: &BareJid) -> Option<BarNumber> {
+        let (ledger, now) = (&self.0.ledger, self.0.ledger.environment.now());
+        ledger.books.lock().held_against(self.0.id, ledger.account(account), now)
     }
 
     /// The stream has come from where it authenticated.

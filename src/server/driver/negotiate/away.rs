@@ -10,7 +10,8 @@ use jid::BareJid;
 use super::super::blocked::Pending;
 use super::{Driver, OurHeader, Proved, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::server::legs::{Adoption, Edges, GoesOn, LOOK_AGAIN, Line, Times};
+use crate::server::driver::admission::BarNumber;
+use crate::server::legs::{Adoption, Edges, GoesOn, LOOK_AGAIN, Line, Login, Times};
 use crate::session::HostCode;
 use crate::stanza::Frame;
 use crate::stream::StreamError;
@@ -44,37 +45,11 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Close {
             return;
         }
-        let Some(negotiating) = &mut self.negotiating else { return };
-        let now = self.core.environment.now();
-        let since = &negotiating.since;
-        let times = Times {
-            accepted_ago: now.saturating_sub(since.accepted),
-            auth_ago: now.saturating_sub(since.auth),
-            negotiation_left: Duration::from(self.deadline).saturating_sub(now),
-            login_left: self.expires().map(|at| at.saturating_sub(now)),
-        };
         let is_asked = proved.is_some();
         let bar = self.place.as_ref().and_then(|place| place.goes_away(&account));
-        let goes_on = proved.map(|proved| GoesOn {
-            opened: self.parser.opened(),
-            lang: self.lang.clone(),
-            proved,
-        });
-        let Some(negotiating) = &self.negotiating else { return };
-        let adoption = Adoption {
-            peer: self.peer.clone(),
-            framing: self.connection.framing(),
-            secure: negotiating.secure,
-            is_guest: self.is_guest(&account),
-            is_local: self.is_local,
-            mechanism: negotiating.mechanism,
-            bind_failures: negotiating.bind_failures,
-            bar,
-            times,
-            unread: self.parser.take_unread(),
-            goes_on,
-            account,
-        };
+        let goes_on = proved.map(|proved| self.goes_on(Login::Proved(proved)));
+        let unread = self.parser.take_unread();
+        let Some(adoption) = self.adoption(account, bar, unread, goes_on) else { return };
         // The typed session is there as well.
         self.state = State::Binding;
         if !is_asked {
@@ -85,6 +60,43 @@ impl<C: SharedConnection> Driver<C> {
         let is_guest = adoption.is_guest;
         let away = Away { line, is_asked, is_bound: false, is_ending: false, is_guest };
         self.pending = Some(Pending::Away(Box::new(away)));
+    }
+
+    /// The stream of this account, for who adopts it.
+    pub(super) fn adoption(
+        &self,
+        account: BareJid,
+        bar: Option<BarNumber>,
+        unread: Vec<u8>,
+        goes_on: Option<GoesOn>,
+    ) -> Option<Adoption> {
+        let negotiating = self.negotiating.as_ref()?;
+        let (since, now) = (&negotiating.since, self.core.environment.now());
+        let times = Times {
+            accepted_ago: now.saturating_sub(since.accepted),
+            auth_ago: now.saturating_sub(since.auth),
+            negotiation_left: Duration::from(self.deadline).saturating_sub(now),
+            login_left: self.expires().map(|at| at.saturating_sub(now)),
+        };
+        Some(Adoption {
+            peer: self.peer.clone(),
+            framing: self.connection.framing(),
+            secure: negotiating.secure,
+            is_guest: self.is_guest(&account),
+            is_local: self.is_local,
+            mechanism: negotiating.mechanism,
+            bind_failures: negotiating.bind_failures,
+            bar,
+            times,
+            unread,
+            goes_on,
+            account,
+        })
+    }
+
+    /// Behind its header.
+    pub(super) fn goes_on(&self, login: Login) -> GoesOn {
+        GoesOn { opened: self.parser.opened(), lang: self.lang.clone(), login }
     }
 
     fn away(&self) -> Option<&Away<C>> {
@@ -126,6 +138,11 @@ impl<C: SharedConnection> Driver<C> {
     /// Whether all that is waited for is a client that takes what its home has said last.
     pub(in super::super) fn is_ending_away(&self) -> bool {
         self.away().is_some_and(|away| away.is_ending)
+    }
+
+    /// Whether its home has closed it.
+    pub(in super::super) fn is_ended_away(&self) -> bool {
+        self.away().is_some_and(|away| away.line.is_ended())
     }
 
     /// Whether it has a session elsewhere.
@@ -174,7 +191,9 @@ impl<C: SharedConnection> Driver<C> {
             self.finish(if is_flushed { Close::Flush } else { Close::Abort });
             return Poll::Ready(());
         }
-        if news.is_bound {
+        if news.is_ended {
+            self.place().close();
+        } else if news.is_bound {
             // It serves a session.
             self.place = None;
         }

@@ -1,6 +1,8 @@
 //! What a client has asked for together with its authentication, done in one step (XEP-0388 §2.6.1).
 
 use std::sync::Arc;
+#[cfg(feature = "cluster")]
+use std::time::SystemTime;
 
 use jid::BareJid;
 
@@ -35,6 +37,9 @@ pub(in crate::server) struct Proved {
     pub(in crate::server) asked: Box<Establish>,
     /// Of the mechanism, for the client.
     pub(in crate::server) data: Option<Vec<u8>>,
+    /// When the token was issued that it has proved it with, if that was one.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) issued: Option<SystemTime>,
     /// What it wants of its tokens.
     pub(in crate::server) wish: Option<TokenWish>,
     pub(in crate::server) peer: PeerAddress,
@@ -50,10 +55,19 @@ impl<C: SharedConnection> Driver<C> {
         data: Option<Vec<u8>>,
     ) {
         let wish = self.token_wish(&account, &asked);
+        #[cfg(feature = "cluster")]
+        let issued = asked.evidence.token.as_ref().map(|used| used.issued);
         let Some(session) = self.authenticate(account) else {
             return self.login_impossible();
         };
-        let proved = Proved { asked, data, wish, peer: self.peer.clone() };
+        let proved = Proved {
+            asked,
+            data,
+            #[cfg(feature = "cluster")]
+            issued,
+            wish,
+            peer: self.peer.clone(),
+        };
         #[cfg(feature = "cluster")]
         if let Some(edges) = self.core.edges.get() {
             return self.go_away(&Arc::clone(edges), session.account().clone(), Some(proved));
@@ -145,7 +159,7 @@ async fn establish<C: SharedConnection>(
     signal: Arc<Signal>,
     done: oneshot::Sender<Established<C>>,
 ) {
-    let Proved { asked, data, wish, peer } = proved;
+    let Proved { asked, data, wish, peer, .. } = proved;
     let account = session.account().clone();
     let Some((entering, mut answers)) = core.ask_inline(session, &asked, &peer, &signal) else {
         return done.send(Established::Failed);

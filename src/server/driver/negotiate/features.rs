@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 
 use super::{Driver, Negotiating};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Stage};
-use crate::sasl::{Context, Mechanism, Negotiation, fast, wire};
+use crate::sasl::{Context, Mechanism, Negotiation, Policy, fast, wire};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
@@ -143,5 +143,10 @@ impl<C: SharedConnection> Core<C> {
 
     pub(in crate::server) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
+    }
+
+    /// How the clients of this account log in.
+    pub(in crate::server) fn policy_for(&self, account: &BareJid) -> Option<Arc<Policy>> {
+        Some(Arc::clone(&self.domain(account.domain().as_str())?.sasl))
     }
 }

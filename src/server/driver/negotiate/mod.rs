@@ -33,6 +33,8 @@ use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
 use crate::stream::{Limit, StreamCondition, StreamError};
 #[cfg(feature = "cluster")]
+pub(in crate::server) use adopted::Unbound;
+#[cfg(feature = "cluster")]
 pub(super) use away::Away;
 pub(super) use establish::Established;
 #[cfg(feature = "cluster")]

@@ -64,6 +64,7 @@ impl<C: SharedConnection> Actor<C> {
             match answer {
                 Ok(answer) => self.node.handle_answer(now(), id, answer),
                 Err(error) => {
+                    self.node.handle_failure(now(), id);
                     clustered.inbox.figures.lock().engine_failures += 1;
                     if !is_panic(&error) {
                         core.faults.engine_failed(Some(&error));
