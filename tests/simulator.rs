@@ -153,16 +153,16 @@ mod several {
 
     #[test]
     fn node_5_12_13_clients_are_served_by_any_node() {
-        run_all(Weather::Still, 8);
+        run_all(Weather::Still, 25);
     }
 
     #[test]
     fn node_9_19_nodes_come_and_go_and_clients_notice_nothing() {
-        run_all(Weather::Calm, 8);
+        run_all(Weather::Calm, 25);
     }
 
     #[test]
     fn node_1_10_11_whatever_happens_to_nodes_all_goes_on() {
-        run_all(Weather::Storm, 8);
+        run_all(Weather::Storm, 25);
     }
 }

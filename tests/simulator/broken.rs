@@ -24,8 +24,15 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LeavesAtOnce, Weather::Calm, 0),
     (Break::ServedWhileFrozen, Weather::Calm, 0),
     (Break::KeptAfterMove, Weather::Calm, 0),
-    (Break::LedgerStays, Weather::Storm, 2),
-    (Break::LegsOutliveHome, Weather::Storm, 1),
+    (Break::LegsOutliveHome, Weather::Storm, 6),
+    (Break::LegsOutliveEdge, Weather::Storm, 2),
+    (Break::LostUntold, Weather::Storm, 6),
+    (Break::KeptStays, Weather::Calm, 0),
+    (Break::GoneUnheard, Weather::Calm, 0),
+    (Break::ProbeUnheard, Weather::Calm, 1),
+    (Break::TokenStays, Weather::Storm, 1),
+    (Break::NoDeadline, Weather::Storm, 3),
+    (Break::UnreadStays, Weather::Calm, 5),
 ];
 
 /// What is wrong in a world whose nodes are broken so.

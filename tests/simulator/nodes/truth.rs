@@ -69,6 +69,8 @@ pub struct Truth {
     pub keeps: Duration,
     /// Any loss of a transport may end a session: another one takes its place among those that are kept.
     pub is_crowded: bool,
+    /// Those whose node leaves: they lose their transport before they know.
+    pub sent_away: BTreeSet<usize>,
     pub now: Duration,
     pub resumed: usize,
     pub refused: usize,
@@ -184,7 +186,10 @@ impl Truth {
     /// A device sees an end.
     pub fn sees_end(&mut self, device: usize, jid: &str) {
         let is_away = |(other, own): (&usize, &Option<String>)| {
-            let may_be_over = self.haunted.contains(other) || self.was_away(*other) >= self.keeps;
+            let is_crowded_out = self.is_crowded && self.sent_away.contains(other);
+            let may_be_over = is_crowded_out
+                || self.haunted.contains(other)
+                || self.was_away(*other) >= self.keeps;
             own.as_deref() == Some(jid) && may_be_over
         };
         let away = self.jids.iter().filter(|(other, own)| is_away((*other, *own))).count();
