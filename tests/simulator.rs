@@ -161,6 +161,14 @@ mod several {
         run_all(Weather::Calm, 25);
     }
 
+    /// Accounts that part, come together again and part: what was put down the first time is not told.
+    #[test]
+    fn node_17_what_comes_together_is_known_by_the_registry_alone() {
+        let mut world = World::new(1508, Weather::Calm, false);
+        world.run(STEPS);
+        assert_eq!(world.truth.violations, <[String; 0]>::default());
+    }
+
     #[test]
     fn node_1_10_11_whatever_happens_to_nodes_all_goes_on() {
         run_all(Weather::Storm, 25);

@@ -627,11 +627,14 @@ impl World {
             line.drain.consume(bytes.len());
             line.bell.ring();
             self.note(|| format!("device {device} <- {node}: {}", String::from_utf8_lossy(&bytes)));
-            let Self { devices, truth, random, nodes, lines, .. } = self;
+            let Self { devices, truth, random, nodes, lines, weather, .. } = self;
             let before = devices[device].jid.clone();
             let stage = devices[device].stage;
-            let leaves =
-                |line: &&Line| nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some());
+            // In a storm any node may be lost, to all but its clients.
+            let is_storm = *weather == Weather::Storm;
+            let leaves = |line: &&Line| {
+                is_storm || nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some())
+            };
             truth.sent_away = lines.iter().filter(leaves).map(|line| line.device).collect();
             devices[device].receive(&bytes, Some(device), truth, random);
             let is_lost = stage != Stage::Away && devices[device].stage == Stage::Away;

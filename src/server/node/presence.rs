@@ -203,6 +203,19 @@ impl Presences {
         self.note_all(core.registry.directed_here(goes));
     }
 
+    /// A slot has come here, or stays after all: what its accounts, and the others here, know of each other the registry
+    /// knows again. Those whose slot `goes` know it where they will be.
+    pub(super) fn unite(
+        &mut self,
+        slot: Slot,
+        is_here: impl Fn(Slot) -> bool,
+        goes: impl Fn(Slot) -> bool,
+    ) {
+        let _here = self.ledgers.lose(Some(slot), |from| is_here(Slot::of(from)), |_| true);
+        let is_meant = |account: &str| !goes(Slot::of(account)) && is_here(Slot::of(account));
+        let _of_slot = self.ledgers.lose(None, |from| Slot::of(from) == slot, is_meant);
+    }
+
     fn note_all(&mut self, told: Vec<Told>) {
         for told in told {
             self.ledgers.note(&told.account.into(), told.resource.as_deref(), &told.from.into());
