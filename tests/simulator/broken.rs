@@ -28,7 +28,6 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LegsOutliveEdge, Weather::Storm, 2),
     (Break::LostUntold, Weather::Storm, 6),
     (Break::KeptStays, Weather::Calm, 0),
-    (Break::GoneUnheard, Weather::Storm, 0),
     (Break::ProbeUnheard, Weather::Calm, 1),
     (Break::TokenStays, Weather::Storm, 1),
     (Break::NoDeadline, Weather::Storm, 3),
