@@ -8,6 +8,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "cluster_acts.rs"]
+mod cluster_acts;
+#[cfg(test)]
 #[path = "cluster_clients.rs"]
 mod cluster_clients;
 #[cfg(test)]

@@ -338,7 +338,7 @@ fn node_16_a_session_that_has_just_begun_is_its_homes_business() {
 }
 
 /// A client that logs in and binds; so many steps decide how far it has come: on the way to its home, or there.
-fn on_its_way(world: &Nodes, edge: usize, account: &BareJid, steps: usize) -> Client {
+pub(crate) fn on_its_way(world: &Nodes, edge: usize, account: &BareJid, steps: usize) -> Client {
     let client = world.connect(&world.node(edge));
     client.give(&auth(account));
     client.give(OPEN);

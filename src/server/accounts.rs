@@ -1,10 +1,11 @@
 //! Acts of the host on accounts: their rosters, their sessions, who is there.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jid::BareJid;
+use jid::{BareJid, ResourceRef};
 
 use super::deliver::roster::change::ChangeError;
 use super::deliver::roster::transaction::{Asker, Change};
@@ -95,19 +96,23 @@ impl<C: SharedConnection> Server<C> {
     /// }
     /// ```
     pub fn online(&self) -> impl Iterator<Item = BareJid> + Send {
-        let mut last = None;
-        let available = self.0.registry.iter().filter(SessionHandle::is_available);
-        // The sessions of an account come one after the other.
-        available.filter_map(move |session| {
-            let account = Arc::clone(session.account());
-            let is_new = last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &account));
-            last = is_new.then(|| Arc::clone(&account)).or_else(|| last.take());
-            is_new.then(|| account.bare.clone())
-        })
+        self.0.online()
     }
 
-    /// Those of `accounts` that are online. Of several nodes: and live at this one; `Account::is_online_anywhere` asks
-    /// the others.
+    /// The same of all nodes, each of which is asked ([NODE-16](crate::rules#node-16)). An account that moves meanwhile may
+    /// be missing, or be there twice.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]: a node does not answer.
+    #[cfg(feature = "cluster")]
+    pub async fn online_anywhere(&self) -> Result<Vec<BareJid>, AccountError> {
+        let mut online: Vec<_> = self.online().collect();
+        online.extend(self.0.online_elsewhere().await?);
+        Ok(online)
+    }
+
+    /// Those of `accounts` that are online. Of several nodes: and live at this one; `online_of_anywhere` asks the others.
     ///
     /// ```
     /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
@@ -122,10 +127,37 @@ impl<C: SharedConnection> Server<C> {
         accounts.into_iter().filter(|account| self.account(account).is_online())
     }
 
+    /// The same of all nodes: the home of each is asked, of all at once ([NODE-16](crate::rules#node-16)).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]: the home of an account does not answer.
+    #[cfg(feature = "cluster")]
+    pub async fn online_of_anywhere(
+        &self,
+        accounts: impl IntoIterator<Item = BareJid>,
+    ) -> Result<Vec<BareJid>, AccountError> {
+        let (mut online, mut asked) = (Vec::new(), Vec::new());
+        for jid in accounts {
+            let account = self.account(&jid);
+            if self.0.is_elsewhere(&account.jid) {
+                asked.push((jid, self.0.ask_home(&account.jid, Act::IsOnline)));
+            } else if account.is_online() {
+                online.push(jid);
+            }
+        }
+        for (jid, answer) in asked {
+            let is_online = answer.await?.flag();
+            online.extend(is_online.then_some(jid));
+        }
+        Ok(online)
+    }
+
     /// Sends a message to every account that is online, `accounts` of them in each `period`, and returns
     /// how many there were ([HOST-7](crate::rules#host-7)). Each gets it at its bare JID, from its domain if the message names no
     /// sender; an account that has left by its turn, or whose sessions all have a negative priority, does not. Of
-    /// several nodes each tells those that live at it.
+    /// several nodes the accounts of all are told, wherever they live by their turn; not those of a node that does not
+    /// say who is online there.
     ///
     /// The waits depend on [`handle_timeout`](Self::handle_timeout).
     ///
@@ -142,22 +174,76 @@ impl<C: SharedConnection> Server<C> {
         if message.kind() != Kind::Message {
             return 0;
         }
-        let (mut sent, mut in_period) = (0, 0);
-        for account in self.online() {
-            if in_period >= accounts.max(1) {
-                self.0.sleep(period).await;
-                in_period = 0;
-            }
-            if self.0.registry.top(&account).is_empty() {
+        let (core, mut sent, mut in_period) = (&self.0, 0, 0);
+        #[cfg(feature = "cluster")]
+        let elsewhere = core.online_elsewhere().await.unwrap_or_default();
+        #[cfg(not(feature = "cluster"))]
+        let elsewhere = Vec::new();
+        #[cfg(feature = "cluster")]
+        let mut asked = Vec::new();
+        // One that moves meanwhile may be there twice.
+        let mut known = HashSet::new();
+        for account in core.online().chain(elsewhere) {
+            if core.is_node() && !known.insert(account.clone()) {
                 continue;
             }
-            let from = message.from();
-            let from = from.as_deref().unwrap_or_else(|| account.domain().as_str());
-            self.send(message.readdressed(Some(from), Some(account.as_str())));
-            sent += 1;
-            in_period += 1;
+            if in_period >= accounts.max(1) {
+                #[cfg(feature = "cluster")]
+                for answer in asked.drain(..) {
+                    sent += usize::from(was_told(answer).await);
+                }
+                core.sleep(period).await;
+                in_period = 0;
+            }
+            #[cfg(feature = "cluster")]
+            if core.is_elsewhere(&account) {
+                asked.push(core.ask_home(&account, Act::Announce(message.clone())));
+                in_period += 1;
+                continue;
+            }
+            if core.announce_to(&account, message) {
+                sent += 1;
+                in_period += 1;
+            }
+        }
+        #[cfg(feature = "cluster")]
+        for answer in asked {
+            sent += usize::from(was_told(answer).await);
         }
         sent
+    }
+}
+
+/// Whether an account of another node was told.
+#[cfg(feature = "cluster")]
+async fn was_told(answer: impl Future<Output = Result<Said, AccountError>>) -> bool {
+    answer.await.is_ok_and(|said| said.flag())
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// The accounts that are online, and live here.
+    pub(super) fn online(&self) -> impl Iterator<Item = BareJid> + Send {
+        let mut last = None;
+        let available = self.registry.iter().filter(SessionHandle::is_available);
+        // The sessions of an account come one after the other.
+        available.filter_map(move |session| {
+            let account = Arc::clone(session.account());
+            let is_new = last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &account));
+            last = is_new.then(|| Arc::clone(&account)).or_else(|| last.take());
+            is_new.then(|| account.bare.clone())
+        })
+    }
+
+    /// Tells an account that lives here, if one of its sessions would get it.
+    pub(super) fn announce_to(self: &Arc<Self>, account: &BareJid, message: &Stanza) -> bool {
+        if self.registry.top(account).is_empty() {
+            return false;
+        }
+        let from = message.from();
+        let from = from.as_deref().unwrap_or_else(|| account.domain().as_str());
+        let message = message.readdressed(Some(from), Some(account.as_str()));
+        Server(Arc::clone(self)).send(message);
+        true
     }
 }
 
@@ -332,10 +418,22 @@ impl<C: SharedConnection> Account<C> {
                 _ => 0,
             };
         }
-        #[cfg(feature = "cluster")]
-        self.core.bar_elsewhere(&self.jid, error, None);
-        self.core.ledger.dismiss(&self.jid, &error.clone().into());
+        self.core.dismiss(&self.jid, error);
         self.end_sessions(error.clone(), |_| true).await
+    }
+
+    /// Ends the session of the account with this resource, also one that is being bound ([DESTROY-19](crate::rules#destroy-19)).
+    /// `false` if there was none. Of several nodes this works at any, and is `false` where the account's home does not
+    /// answer.
+    pub async fn kick_resource(&self, resource: &ResourceRef, error: &StreamError) -> bool {
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            let act = Act::KickResource(resource.to_owned(), error.clone());
+            return self.core.at_home(&self.jid, act).await.is_ok_and(|said| said.flag());
+        }
+        let resource = resource.to_owned();
+        let is_it = move |session: &SessionHandle<C>| *session.jid().resource() == *resource;
+        self.end_sessions(error.clone(), is_it).await > 0
     }
 
     /// Ends those sessions of the account, and says how many.

@@ -9,7 +9,7 @@ use jid::BareJid;
 
 #[cfg(feature = "cluster")]
 use super::accounts::AccountError;
-use super::driver::admission::Dismissal;
+use super::driver::admission::{BarNumber, Dismissal};
 #[cfg(feature = "cluster")]
 use super::node::{Clustered, act::Act};
 use super::{Core, Server};
@@ -113,15 +113,22 @@ pub struct Progress {
 }
 
 impl<C: SharedConnection> Server<C> {
-    /// Ends a session with `policy-violation` ([DESTROY-19](crate::rules#destroy-19)). `false` if it was over.
+    /// Ends a session with `policy-violation` ([DESTROY-19](crate::rules#destroy-19)). `false` if it was over. Of several
+    /// nodes: one that has moved to another since is ended there, or was over; this is `true` then.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick(&self, session: &SessionHandle<C>) -> bool {
         self.kick_with(session, &StreamCondition::PolicyViolation.into())
     }
 
-    /// Ends a session with this error ([DESTROY-19](crate::rules#destroy-19)). `false` if it was over.
+    /// Ends a session with this error ([DESTROY-19](crate::rules#destroy-19)), as [`kick`](Self::kick).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick_with(&self, session: &SessionHandle<C>, error: &StreamError) -> bool {
+        #[cfg(feature = "cluster")]
+        if self.0.is_elsewhere(&session.account().bare) {
+            let act = Act::KickSession(session.id(), error.clone());
+            self.0.tell_home(&session.account().bare, act);
+            return true;
+        }
         self.0.end_session(session, Reason::Kicked, error)
     }
 
@@ -270,12 +277,28 @@ impl<C: SharedConnection> Core<C> {
     /// Closes the streams that have authenticated as the account and have no session, at every node, and bars those
     /// that have begun from authenticating as it.
     pub(super) fn bar(&self, account: &BareJid, error: &StreamError) {
+        let (time, number) = (self.limits.negotiation, self.bar_number());
+        #[cfg(feature = "cluster")]
+        self.bar_elsewhere(account, error, (time, number));
+        self.ledger.bar(account, error.clone().into(), Some(time), number);
+    }
+
+    /// Closes the streams that have authenticated as the account and have no session, also those that are on their way
+    /// from other nodes.
+    pub(super) fn dismiss(&self, account: &BareJid, error: &StreamError) {
+        #[cfg(feature = "cluster")]
+        if self.node.is_some() {
+            let within = (self.limits.negotiation, self.bar_number());
+            self.dismiss_elsewhere(account, error, within);
+            return self.ledger.dismiss_coming(account, &error.clone().into(), within);
+        }
+        self.ledger.dismiss(account, &error.clone().into());
+    }
+
+    fn bar_number(&self) -> BarNumber {
         let mut number = [0; 8];
         self.environment.random(&mut number);
-        let (time, number) = (self.limits.negotiation, u64::from_le_bytes(number));
-        #[cfg(feature = "cluster")]
-        self.bar_elsewhere(account, error, Some((time, number)));
-        self.ledger.bar(account, error.clone().into(), Some(time), number);
+        u64::from_le_bytes(number)
     }
 
     /// Ends a session with this error.

@@ -66,7 +66,7 @@ pub(in crate::server) struct GoesOn {
 /// How far its client has come.
 pub(in crate::server) enum Login {
     /// It has proved who it is, and has not been told so.
-    Proved(Proved),
+    Proved(Box<Proved>),
     /// It has, and may bind; what it has said about itself.
     Told(Option<UserAgent>),
 }
@@ -102,7 +102,7 @@ impl Adoption {
             });
             out.option(goes_on.lang.as_deref(), Writer::text);
             let (proved, told) = match &goes_on.login {
-                Login::Proved(proved) => (Some(proved), None),
+                Login::Proved(proved) => (Some(&**proved), None),
                 Login::Told(agent) => (None, agent.as_ref()),
             };
             out.option(proved, Writer::proved);
@@ -151,7 +151,7 @@ impl Adoption {
                 let lang = input.option(|input| Some(input.text()?.into()))?;
                 let proved = input.option(|input| input.proved(&account, policy, peer))?;
                 let told = input.option(Reader::agent)?;
-                let login = proved.map_or(Login::Told(told), Login::Proved);
+                let login = proved.map_or(Login::Told(told), |it| Login::Proved(it.into()));
                 Some(GoesOn { opened, lang, login })
             })?,
             account,

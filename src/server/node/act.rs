@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jid::BareJid;
+use jid::{BareJid, ResourcePart};
 use parking_lot::Mutex;
 
-use super::letter::Letter;
+use super::letter::{Letter, read_stanza, stanza as write_stanza};
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command};
 use crate::cluster::{Receipt, Recipient, Slot};
@@ -43,6 +43,10 @@ pub(in crate::server) enum Act {
     Remove,
     Kick(StreamError),
     Revoke(ClientKey),
+    KickResource(ResourcePart, StreamError),
+    KickSession(SessionId, StreamError),
+    /// The host's message to everybody who is online, for this one.
+    Announce(Stanza),
 }
 
 /// What has become of it.
@@ -53,6 +57,7 @@ pub(in crate::server) enum Said {
     Number(usize),
     Roster(Roster),
     Failed(AccountError),
+    Names(Vec<String>),
 }
 
 /// Acts whose answers are waited for.
@@ -60,6 +65,16 @@ pub(in crate::server) enum Said {
 pub(super) struct Acts(Mutex<(u64, HashMap<u64, Sender<Said>>)>);
 
 impl Acts {
+    /// Something is asked, by this number.
+    pub(super) fn begin(&self) -> (u64, oneshot::Receiver<Said>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut acts = self.0.lock();
+        acts.0 += 1;
+        let number = acts.0;
+        acts.1.insert(number, sender);
+        (number, receiver)
+    }
+
     pub(super) fn said(&self, number: u64, said: Said) {
         let waiting = self.0.lock().1.remove(&number);
         if let Some(sender) = waiting {
@@ -81,14 +96,7 @@ impl Drop for Waiter<'_> {
 impl<C: SharedConnection> Clustered<C> {
     /// Asks the home of an account, in the order of what else is said to it.
     fn act(&self, account: &BareJid, act: Act) -> (u64, oneshot::Receiver<Said>) {
-        let (sender, receiver) = oneshot::channel();
-        let number = {
-            let mut acts = self.acts.0.lock();
-            acts.0 += 1;
-            let number = acts.0;
-            acts.1.insert(number, sender);
-            number
-        };
+        let (number, receiver) = self.acts.begin();
         let letter = Letter::Act { from: self.me, number, act: act.into() };
         self.write(account, &letter, Undelivered::Act(number));
         (number, receiver)
@@ -125,15 +133,51 @@ impl<C: SharedConnection> Core<C> {
         account: &BareJid,
         act: Act,
     ) -> Result<Said, AccountError> {
-        let no_answer = || StoreError::failed("the account's home does not answer");
-        let Some(node) = &self.node else { return Err(no_answer().into()) };
-        let (number, receiver) = node.act(account, act);
-        let _waiter = Waiter(&node.acts, number);
-        match self.timers.within(ACT_TIMEOUT, receiver).await.flatten() {
-            Some(Said::Failed(error)) => Err(error),
-            Some(said) => Ok(said),
-            None => Err(no_answer().into()),
+        self.ask_home(account, act).await
+    }
+
+    /// The same: the home is asked at once.
+    pub(in crate::server) fn ask_home(
+        &self,
+        account: &BareJid,
+        act: Act,
+    ) -> impl Future<Output = Result<Said, AccountError>> + Send + use<'_, C> {
+        let asked = self.node.as_ref().map(|node| {
+            let (number, receiver) = node.act(account, act);
+            (Waiter(&node.acts, number), receiver)
+        });
+        async move {
+            let no_answer = || StoreError::failed("the account's home does not answer");
+            let Some((_waiter, receiver)) = asked else { return Err(no_answer().into()) };
+            match self.timers.within(ACT_TIMEOUT, receiver).await.flatten() {
+                Some(Said::Failed(error)) => Err(error),
+                Some(said) => Ok(said),
+                None => Err(no_answer().into()),
+            }
         }
+    }
+
+    /// Who is online at the other nodes.
+    pub(in crate::server) async fn online_elsewhere(&self) -> Result<Vec<BareJid>, AccountError> {
+        let Some(node) = &self.node else { return Ok(Vec::new()) };
+        let no_answer = || StoreError::failed("a node does not answer");
+        let (sender, asked) = oneshot::channel();
+        node.inbox.put(Command::AskAll(sender));
+        let asked = self.timers.within(ACT_TIMEOUT, asked).await.flatten();
+        let asked = asked.ok_or_else(no_answer)?.into_iter();
+        // All are asked by now.
+        let asked: Vec<_> =
+            asked.map(|(number, answer)| (Waiter(&node.acts, number), answer)).collect();
+        let mut online = Vec::new();
+        for (_waiter, answer) in asked {
+            match self.timers.within(ACT_TIMEOUT, answer).await.flatten() {
+                Some(Said::Names(names)) => {
+                    online.extend(names.iter().filter_map(|name| BareJid::new(name).ok()));
+                }
+                _ => return Err(no_answer().into()),
+            }
+        }
+        Ok(online)
     }
 
     /// The same where nobody waits for it.
@@ -170,6 +214,14 @@ impl<C: SharedConnection> Core<C> {
             Act::Remove => server.account_removed(&jid).await.map(Said::Flag).map_err(Into::into),
             Act::Kick(error) => Ok(Said::Number(account.kick(&error).await)),
             Act::Revoke(client) => account.revoke(client).await.map(Said::Flag),
+            Act::KickResource(resource, error) => {
+                Ok(Said::Flag(account.kick_resource(&resource, &error).await))
+            }
+            Act::KickSession(id, error) => {
+                let session = self.registry.sessions(&jid).find(|session| session.id() == id);
+                Ok(Said::Flag(session.is_some_and(|session| server.kick_with(&session, &error))))
+            }
+            Act::Announce(message) => Ok(Said::Flag(self.announce_to(&jid, &message))),
         };
         done.unwrap_or_else(Said::Failed)
     }
@@ -208,6 +260,10 @@ impl Said {
                 out.byte(4);
                 write_error(out, error);
             }
+            Self::Names(names) => {
+                out.byte(5);
+                out.texts(names.iter().map(String::as_str));
+            }
         }
     }
 
@@ -218,6 +274,7 @@ impl Said {
             2 => Self::Number(input.count()?),
             3 => Self::Roster(read_roster(input)?),
             4 => Self::Failed(read_error(input)?),
+            5 => Self::Names(input.texts()?.into_iter().map(str::to_owned).collect()),
             _ => return None,
         })
     }
@@ -316,6 +373,20 @@ impl Act {
                 out.byte(11);
                 out.bytes(client.as_bytes());
             }
+            Self::KickResource(resource, error) => {
+                out.byte(12);
+                out.text(resource.as_str());
+                error.pack(out);
+            }
+            Self::KickSession(id, error) => {
+                out.byte(13);
+                out.number(id.0);
+                error.pack(out);
+            }
+            Self::Announce(message) => {
+                out.byte(14);
+                write_stanza(out, message);
+            }
         }
     }
 
@@ -365,6 +436,12 @@ impl Act {
             9 => Self::Remove,
             10 => Self::Kick(StreamError::unpack(input)?),
             11 => Self::Revoke(ClientKey::from_bytes(input.bytes()?.try_into().ok()?)),
+            12 => {
+                let resource = ResourcePart::new(input.text()?).ok()?.into_owned();
+                Self::KickResource(resource, StreamError::unpack(input)?)
+            }
+            13 => Self::KickSession(SessionId(input.number()?), StreamError::unpack(input)?),
+            14 => Self::Announce(read_stanza(input)?),
             _ => return None,
         })
     }

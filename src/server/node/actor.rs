@@ -207,6 +207,14 @@ impl<C: SharedConnection> Actor<C> {
             }
             Command::Tell { source, to, bytes } => self.node.tell(now, source, to, bytes),
             Command::TellAll(bytes) => self.tell_all(now, &bytes),
+            Command::AskAll(answers) => {
+                let asked = self.others().into_iter().map(|node| {
+                    let (number, answer) = clustered.acts.begin();
+                    self.node.tell(now, None, node, Tale::WhoIsOnline { number }.encode());
+                    (number, answer)
+                });
+                answers.send(asked.collect());
+            }
             Command::Finished(work) => self.node.finish(now, work),
             Command::Gone(account) => self.presence.gone(core, &account),
             Command::Through(account) => {
@@ -238,10 +246,14 @@ impl<C: SharedConnection> Actor<C> {
     }
 
     fn tell_all(&mut self, now: Duration, bytes: &Arc<[u8]>) {
-        let others = self.node.members().map(|(node, _)| node).filter(|node| *node != self.me);
-        for node in others.collect::<Vec<_>>() {
+        for node in self.others() {
             self.node.tell(now, None, node, Arc::clone(bytes));
         }
+    }
+
+    fn others(&self) -> Vec<Incarnation> {
+        let others = self.node.members().map(|(node, _)| node).filter(|node| *node != self.me);
+        others.collect()
     }
 
     /// Who has come is told what is here; what was at those that have gone is forgotten.
@@ -560,7 +572,13 @@ impl<C: SharedConnection> Actor<C> {
     }
 
     /// Something for this node.
-    fn told(&self, core: &Arc<Core<C>>, clustered: &Clustered<C>, from: Incarnation, bytes: &[u8]) {
+    fn told(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        from: Incarnation,
+        bytes: &[u8],
+    ) {
         match Tale::decode(bytes) {
             Some(Tale::Said { number, said }) => clustered.acts.said(number, said),
             Some(Tale::Domains(domains)) => {
@@ -568,7 +586,14 @@ impl<C: SharedConnection> Actor<C> {
             }
             Some(Tale::ForComponent(stanza)) => core.to_component_here(stanza),
             Some(Tale::Answer(stanza)) => core.take_answer(&stanza),
-            Some(Tale::Barred { account, error, time }) => core.barred(&account, error, time),
+            Some(Tale::Barred { account, error, time, is_for_all }) => {
+                core.barred(&account, error, time, is_for_all);
+            }
+            Some(Tale::WhoIsOnline { number }) => {
+                let online = core.online().map(|account| account.to_string()).collect();
+                let bytes = Tale::Said { number, said: Said::Names(online) }.encode();
+                self.node.tell(core.environment.now(), None, from, bytes);
+            }
             Some(Tale::Voided(those)) => core.voided(clustered, those),
             None => {}
         }

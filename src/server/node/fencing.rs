@@ -56,17 +56,37 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// Ends what streams without a session have proved to be this account, at every other node; with a time, none that
-    /// has begun before may do so for so long.
+    /// Ends what streams without a session have proved to be this account, at every other node, and no stream that has
+    /// begun before may do so for so long.
     pub(in crate::server) fn bar_elsewhere(
         &self,
         account: &BareJid,
         error: &StreamError,
-        time: Option<(Duration, BarNumber)>,
+        time: (Duration, BarNumber),
+    ) {
+        self.tell_barred(account, error, time, true);
+    }
+
+    /// The same of those that have done so by now.
+    pub(in crate::server) fn dismiss_elsewhere(
+        &self,
+        account: &BareJid,
+        error: &StreamError,
+        within: (Duration, BarNumber),
+    ) {
+        self.tell_barred(account, error, within, false);
+    }
+
+    fn tell_barred(
+        &self,
+        account: &BareJid,
+        error: &StreamError,
+        time: (Duration, BarNumber),
+        is_for_all: bool,
     ) {
         if let Some(node) = &self.node {
             let (account, error) = (account.clone(), error.clone());
-            let tale = Tale::Barred { account, error, time };
+            let tale = Tale::Barred { account, error, time, is_for_all };
             node.inbox.put(Command::TellAll(tale.encode()));
         }
     }
@@ -95,12 +115,13 @@ impl<C: SharedConnection> Core<C> {
         &self,
         account: &BareJid,
         error: StreamError,
-        time: Option<(Duration, BarNumber)>,
+        (time, number): (Duration, BarNumber),
+        is_for_all: bool,
     ) {
         let dismissal = Dismissal::from(error);
-        match time {
-            Some((time, number)) => self.ledger.bar(account, dismissal, Some(time), number),
-            None => self.ledger.dismiss(account, &dismissal),
+        match is_for_all {
+            true => self.ledger.bar(account, dismissal, Some(time), number),
+            false => self.ledger.dismiss_coming(account, &dismissal, (time, number)),
         }
     }
 }

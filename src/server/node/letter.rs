@@ -32,6 +32,7 @@ const FOR_COMPONENT: u8 = 2;
 const TOLD_ANSWER: u8 = 3;
 const BARRED: u8 = 4;
 const VOIDED: u8 = 5;
+const WHO_IS_ONLINE: u8 = 6;
 
 /// What comes from another home, for an account.
 pub(super) enum Letter {
@@ -67,20 +68,22 @@ pub(super) enum Tale {
     ForComponent(Stanza),
     /// An answer to a request of one of our domains, which a node has not made itself.
     Answer(Stanza),
-    /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
-    /// begun before may authenticate as it for so long.
-    Barred { account: BareJid, error: StreamError, time: Option<(Duration, BarNumber)> },
+    /// Streams that are authenticated as the account, and have no session, end; where it is for all, none that has begun
+    /// before may authenticate as it for so long.
+    Barred { account: BareJid, error: StreamError, time: (Duration, BarNumber), is_for_all: bool },
+    /// The accounts that are online there are wanted, and waited for by this number.
+    WhoIsOnline { number: u64 },
     /// The tokens of these accounts that were issued before this are good for nothing, whatever the store says.
     Voided(Vec<(BareJid, SystemTime)>),
 }
 
-fn stanza(out: &mut Writer, stanza: &Stanza) {
+pub(super) fn stanza(out: &mut Writer, stanza: &Stanza) {
     let mut bytes = Vec::new();
     Frame::stanza(stanza).framing(Framing::Message).write_to(&mut bytes);
     out.bytes(&bytes);
 }
 
-fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
+pub(super) fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
     canonicalise(input.bytes()?).ok()
 }
 
@@ -178,14 +181,17 @@ impl Tale {
                 out.byte(TOLD_ANSWER);
                 stanza(out, of);
             }
-            Self::Barred { account, error, time } => {
+            Self::Barred { account, error, time: (time, number), is_for_all } => {
                 out.byte(BARRED);
                 out.text(account.as_str());
                 error.pack(out);
-                out.option(*time, |out, (time, number)| {
-                    out.time(time);
-                    out.number(number);
-                });
+                out.time(*time);
+                out.number(*number);
+                out.flag(*is_for_all);
+            }
+            Self::WhoIsOnline { number } => {
+                out.byte(WHO_IS_ONLINE);
+                out.number(*number);
             }
             Self::Voided(those) => {
                 out.byte(VOIDED);
@@ -209,8 +215,10 @@ impl Tale {
             BARRED => Some(Self::Barred {
                 account: BareJid::new(input.text()?).ok()?,
                 error: StreamError::unpack(input)?,
-                time: input.option(|input| Some((input.time()?, input.number()?)))?,
+                time: (input.time()?, input.number()?),
+                is_for_all: input.flag()?,
             }),
+            WHO_IS_ONLINE => Some(Self::WhoIsOnline { number: input.number()? }),
             VOIDED => {
                 let one = |input: &mut Reader<'_>| {
                     Some((BareJid::new(input.text()?).ok()?, input.date()?))

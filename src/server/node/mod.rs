@@ -51,6 +51,7 @@ use crate::address;
 use crate::cluster::{Engine, Incarnation, Node, Posts, Slot, Work};
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
+use crate::oneshot;
 use crate::outbox::Outbox;
 use crate::session::Validity;
 use crate::store::SharedStore;
@@ -113,6 +114,8 @@ enum Command<C: SharedConnection> {
         bytes: Arc<[u8]>,
     },
     TellAll(Arc<[u8]>),
+    /// All other nodes are asked who is online there; whoever asks is told what to wait for.
+    AskAll(oneshot::Sender<Vec<(u64, oneshot::Receiver<act::Said>)>>),
     /// A session of this account is not available any more.
     Gone(Arc<str>),
     /// What an account had to do first is done.
@@ -163,7 +166,7 @@ impl<C: SharedConnection> Inbox<C> {
             Command::Gone(account) | Command::Through(account) => Slot::of(account) == slot,
             Command::Finished(work) => work.slot() == slot,
             Command::Post(_) | Command::Hint | Command::Timeout => false,
-            Command::Leave(_) | Command::TellAll(_) => false,
+            Command::Leave(_) | Command::TellAll(_) | Command::AskAll(_) => false,
         };
         !self.state.lock().commands.iter().any(is_of)
     }

@@ -464,6 +464,28 @@ impl Books {
         }
     }
 
+    /// As [`dismiss`](Self::dismiss), also those that authenticated elsewhere before they have heard of this by its
+    /// number, and come within this time.
+    #[cfg(feature = "cluster")]
+    pub(super) fn dismiss_coming(
+        &mut self,
+        account: u64,
+        dismissal: &Dismissal,
+        (time, number): (Duration, BarNumber),
+        now: Duration,
+    ) {
+        self.dismiss(account, dismissal);
+        self.barred.retain(|_, bar| !bar.is_over(now));
+        let dismissal = dismissal.clone();
+        let none = Bar { removals: 0, below: 0, until: now, dismissal: dismissal.clone(), number };
+        let bar = self.barred.entry(account).or_insert(none);
+        bar.number = number;
+        bar.until = bar.until.max(now.saturating_add(time));
+        if bar.removals == 0 {
+            bar.dismissal = dismissal;
+        }
+    }
+
     /// One of the removals is over.
     pub(super) fn unbar(&mut self, account: u64, now: Duration) {
         if let Some(bar) = self.barred.get_mut(&account) {

@@ -141,6 +141,19 @@ impl Ledger {
         self.change(|books, _| books.dismiss(account, dismissal));
     }
 
+    /// The same, also those that authenticated at a node which had not heard of this, by its number, and that come
+    /// within this time.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn dismiss_coming(
+        &self,
+        account: &BareJid,
+        dismissal: &Dismissal,
+        within: (Duration, BarNumber),
+    ) {
+        let account = self.account(account);
+        self.change(|books, now| books.dismiss_coming(account, dismissal, within, now));
+    }
+
     /// Ends one bar without a time.
     pub(in crate::server) fn unbar(&self, account: &BareJid) {
         let account = self.account(account);

@@ -131,7 +131,7 @@ impl<C: SharedConnection> Driver<C> {
         match (session, login) {
             (Some(session), Login::Proved(proved)) => {
                 self.parser.set_strict(true);
-                self.establish_here(session, proved);
+                self.establish_here(session, *proved);
             }
             (Some(session), Login::Told(agent)) => {
                 self.spend_for(session.account());

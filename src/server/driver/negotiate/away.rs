@@ -47,7 +47,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         let is_asked = proved.is_some();
         let bar = self.place.as_ref().and_then(|place| place.goes_away(&account));
-        let goes_on = proved.map(|proved| self.goes_on(Login::Proved(proved)));
+        let goes_on = proved.map(|proved| self.goes_on(Login::Proved(proved.into())));
         let unread = self.parser.take_unread();
         let Some(adoption) = self.adoption(account, bar, unread, goes_on) else { return };
         // The typed session is there as well.
