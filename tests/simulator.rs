@@ -153,16 +153,24 @@ mod several {
 
     #[test]
     fn node_5_12_13_clients_are_served_by_any_node() {
-        run_all(Weather::Still, 8);
+        run_all(Weather::Still, 25);
     }
 
     #[test]
     fn node_9_19_nodes_come_and_go_and_clients_notice_nothing() {
-        run_all(Weather::Calm, 8);
+        run_all(Weather::Calm, 25);
+    }
+
+    /// Accounts that part, come together again and part: what was put down the first time is not told.
+    #[test]
+    fn node_17_what_comes_together_is_known_by_the_registry_alone() {
+        let mut world = World::new(1508, Weather::Calm, false);
+        world.run(STEPS);
+        assert_eq!(world.truth.violations, <[String; 0]>::default());
     }
 
     #[test]
     fn node_1_10_11_whatever_happens_to_nodes_all_goes_on() {
-        run_all(Weather::Storm, 8);
+        run_all(Weather::Storm, 25);
     }
 }

@@ -18,7 +18,11 @@ use crate::packed::{Reader, Writer};
 
 /// The ledgers of the accounts here.
 #[derive(Debug, Default)]
-pub(crate) struct Ledgers(BySlot<Ledger>);
+pub(crate) struct Ledgers {
+    of: BySlot<Ledger>,
+    /// How many are known, each time by one account.
+    count: usize,
+}
 
 /// That of one account, in the order of JIDs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,20 +47,22 @@ pub(crate) struct Lost {
 impl Ledgers {
     /// Somebody of the account, or this resource of it, has been told that `from` is available.
     pub(crate) fn note(&mut self, account: &Arc<str>, resource: Option<&str>, from: &Arc<str>) {
-        if !self.0.contains_key(account) {
-            self.0.insert(Arc::clone(account), Ledger::default());
+        if !self.of.contains_key(account) {
+            self.of.insert(Arc::clone(account), Ledger::default());
         }
-        let Some(ledger) = self.0.get_mut(account) else { return };
+        let Some(ledger) = self.of.get_mut(account) else { return };
         match resource {
             None => {
                 if let Err(at) = ledger.told.binary_search(from) {
                     ledger.told.insert(at, Arc::clone(from));
+                    self.count += 1;
                 }
             }
             Some(resource) => {
                 let place = ledger.directed.binary_search_by(|one| place(one, from, resource));
                 if let Err(at) = place {
                     ledger.directed.insert(at, (Arc::clone(from), resource.into()));
+                    self.count += 1;
                 }
             }
         }
@@ -64,7 +70,7 @@ impl Ledgers {
 
     /// `from` is gone for the account, or for this resource of it. `false`: they did not know of it.
     pub(crate) fn strike(&mut self, account: &str, resource: Option<&str>, from: &str) -> bool {
-        let Some(ledger) = self.0.get_mut(account) else { return false };
+        let Some(ledger) = self.of.get_mut(account) else { return false };
         let known = match resource {
             None => {
                 let at = ledger.told.binary_search_by(|one| (**one).cmp(from));
@@ -75,6 +81,7 @@ impl Ledgers {
                 at.map(|at| drop(ledger.directed.remove(at))).is_ok()
             }
         };
+        self.count -= usize::from(known);
         self.tidy(account);
         known
     }
@@ -88,7 +95,7 @@ impl Ledgers {
 
     /// Whether anybody of the account knows of a session of this one.
     pub(crate) fn knows(&self, account: &str, of: &str) -> bool {
-        let Some(ledger) = self.0.get(account) else { return false };
+        let Some(ledger) = self.of.get(account) else { return false };
         let first = format!("{of}/");
         let told = ledger.told.partition_point(|from| **from < *first);
         let directed = ledger.directed.partition_point(|(from, _)| **from < *first);
@@ -98,7 +105,7 @@ impl Ledgers {
 
     /// Which resources of the account alone know of `from`.
     pub(crate) fn directed(&self, account: &str, from: &str) -> Vec<Arc<str>> {
-        let directed = self.0.get(account).into_iter().flat_map(|ledger| &ledger.directed);
+        let directed = self.of.get(account).into_iter().flat_map(|ledger| &ledger.directed);
         let of = directed.filter(|(known, _)| **known == *from);
         of.map(|(_, resource)| Arc::clone(resource)).collect()
     }
@@ -111,11 +118,13 @@ impl Ledgers {
         is_available: bool,
         there: impl Fn(&str) -> bool,
     ) {
-        if let Some(ledger) = self.0.get_mut(account) {
+        if let Some(ledger) = self.of.get_mut(account) {
+            let before = ledger.len();
             if !is_available {
                 ledger.told = Vec::new();
             }
             ledger.directed.retain(|(_, resource)| there(resource));
+            self.count -= before - ledger.len();
         }
         self.tidy(account);
     }
@@ -128,7 +137,7 @@ impl Ledgers {
         is_meant: impl Fn(&str) -> bool,
     ) -> Vec<Lost> {
         let mut lost = Vec::new();
-        self.0.retain(only, |account, ledger| {
+        self.of.retain(only, |account, ledger| {
             if !is_meant(account) {
                 return true;
             }
@@ -144,12 +153,13 @@ impl Ledgers {
             ledger.directed.retain(|(from, resource)| end(from, Some(resource)));
             !ledger.is_empty()
         });
+        self.count -= lost.len();
         lost
     }
 
     /// Those of the accounts that are `meant`, on their way with them; of one slot, where that is told.
     pub(crate) fn export(&self, only: Option<Slot>, is_meant: impl Fn(&str) -> bool) -> Vec<u8> {
-        let of: Vec<_> = self.0.of(only).filter(|(account, _)| is_meant(account)).collect();
+        let of: Vec<_> = self.of.of(only).filter(|(account, _)| is_meant(account)).collect();
         let mut out = Writer::default();
         out.count(of.len());
         for (account, ledger) in of {
@@ -167,7 +177,9 @@ impl Ledgers {
     /// A slot has come with these. `None`: they are no ledgers, and nothing is taken.
     pub(crate) fn import(&mut self, bytes: &[u8]) -> Option<()> {
         for (account, ledger) in Self::read(bytes)? {
-            self.0.insert(account, ledger);
+            let before = self.of.get(&account).map_or(0, Ledger::len);
+            self.count = self.count - before + ledger.len();
+            self.of.insert(account, ledger);
         }
         Some(())
     }
@@ -194,23 +206,31 @@ impl Ledgers {
 
     /// These accounts, of one slot, where that is told, are not here any more.
     pub(crate) fn drop_those(&mut self, only: Option<Slot>, are_meant: impl Fn(&str) -> bool) {
-        self.0.retain(only, |account, _| !are_meant(account));
+        let count = &mut self.count;
+        self.of.retain(only, |account, ledger| {
+            let is_dropped = are_meant(account);
+            *count -= if is_dropped { ledger.len() } else { 0 };
+            !is_dropped
+        });
     }
 
     /// How many are known, each time by one account.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.0.of(None).map(|(_, ledger)| ledger.told.len() + ledger.directed.len()).sum()
+    pub(crate) const fn len(&self) -> usize {
+        self.count
     }
 
     fn tidy(&mut self, account: &str) {
-        if self.0.get(account).is_some_and(Ledger::is_empty) {
-            self.0.remove(account);
+        if self.of.get(account).is_some_and(Ledger::is_empty) {
+            self.of.remove(account);
         }
     }
 }
 
 impl Ledger {
+    const fn len(&self) -> usize {
+        self.told.len() + self.directed.len()
+    }
+
     const fn is_empty(&self) -> bool {
         self.told.is_empty() && self.directed.is_empty()
     }

@@ -64,6 +64,8 @@ pub(super) struct Member {
     census: Option<Census>,
     /// What there is to write over the record was not looked at since something was heard.
     has_news: bool,
+    /// Over this view there was nothing to write, with these leases, each leaving or not.
+    pub(super) at_rest: Option<(View, Vec<(Incarnation, bool)>)>,
     record: Arc<Record>,
     wants_record: bool,
     /// Until when slots are left where they are.
@@ -93,6 +95,7 @@ impl Member {
             instance: None,
             census: None,
             has_news: false,
+            at_rest: None,
             record: Arc::new(Record::nothing(slots)),
             wants_record: false,
             refused: BTreeMap::new(),
@@ -350,6 +353,11 @@ impl Member {
         if read != Some((record.view, &record.instance)) || record.leader(living) != Some(self.me) {
             return;
         }
+        let leases: Vec<_> =
+            living.iter().map(|lease| (lease.incarnation, lease.leaving)).collect();
+        if self.at_rest.as_ref().is_some_and(|(at, of)| *at == record.view && *of == leases) {
+            return;
+        }
         let rests = self.rests(now);
         let view = record.view.next();
         let next = record.with_members(living, view, false);
@@ -361,8 +369,11 @@ impl Member {
             let (slot, to) = self.whim.take()?;
             record.with_move(slot, to, view)
         });
-        if let Some(next) = next {
-            self.write(now, next);
+        match next {
+            Some(next) => self.write(now, next),
+            // What rests is looked at again, though nothing else has changed.
+            None if rests.is_empty() => self.at_rest = Some((record.view, leases)),
+            None => {}
         }
     }
 

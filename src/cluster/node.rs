@@ -560,8 +560,9 @@ impl Node {
         self.member.deadline_now()
     }
 
-    pub(super) const fn set_whim(&mut self, slot: Slot, to: Incarnation) {
+    pub(super) fn set_whim(&mut self, slot: Slot, to: Incarnation) {
         self.member.whim = Some((slot, to));
+        self.member.at_rest = None;
     }
 
     pub(super) const fn is_leaving(&self) -> bool {

@@ -58,6 +58,10 @@ mod made {
         ProbeUnheard,
         /// Clients of a home that is lost stay connected (NODE-13).
         LegsOutliveHome,
+        /// Clients of an edge that is lost stay connected (NODE-13).
+        LegsOutliveEdge,
+        /// A client is told that a stanza is handled before its home has it (SM-5).
+        HandledAtOnce,
         /// A slot that stands still takes what its own node has for it (NODE-9).
         ServedWhileFrozen,
         /// What has moved away is here still (NODE-9).

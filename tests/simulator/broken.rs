@@ -24,8 +24,14 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LeavesAtOnce, Weather::Calm, 0),
     (Break::ServedWhileFrozen, Weather::Calm, 0),
     (Break::KeptAfterMove, Weather::Calm, 0),
-    (Break::LedgerStays, Weather::Storm, 2),
-    (Break::LegsOutliveHome, Weather::Storm, 1),
+    (Break::LegsOutliveHome, Weather::Storm, 6),
+    (Break::LegsOutliveEdge, Weather::Storm, 2),
+    (Break::LostUntold, Weather::Storm, 6),
+    (Break::KeptStays, Weather::Calm, 0),
+    (Break::ProbeUnheard, Weather::Calm, 1),
+    (Break::TokenStays, Weather::Storm, 1),
+    (Break::NoDeadline, Weather::Storm, 3),
+    (Break::UnreadStays, Weather::Calm, 5),
 ];
 
 /// What is wrong in a world whose nodes are broken so.
@@ -57,13 +63,44 @@ fn node_every_break_is_noticed() {
 #[ignore = "searches for seeds"]
 fn node_every_break_is_searched() {
     let seeds = std::env::var("SEEDS").map_or(50, |text| text.parse().expect("a number"));
+    let first = std::env::var("FROM").map_or(0, |text| text.parse().expect("a number"));
     let one = std::env::var("BREAK").ok();
     let is_meant = |broken: &Break| one.as_ref().is_none_or(|one| *one == format!("{broken:?}"));
     for broken in Break::ALL.iter().copied().filter(is_meant) {
         for weather in [Weather::Calm, Weather::Storm] {
-            let found =
-                (0..seeds).find_map(|seed| Some((seed, wrong(Some(broken), weather, seed)?)));
+            let found = (first..first + seeds)
+                .find_map(|seed| Some((seed, wrong(Some(broken), weather, seed)?)));
             println!("{broken:?}, {weather:?}: {found:?}");
         }
+    }
+}
+
+/// The same worlds as those of the simulator itself, with nothing broken: beside a search, in the same build.
+#[test]
+#[ignore = "many seeds"]
+fn node_nothing_is_broken() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds: u64 = number("SEEDS").unwrap_or(50);
+    let first = number("FROM").unwrap_or(0);
+    if let (Some(seed), Ok(meant)) = (number("SEED"), std::env::var("WEATHER")) {
+        for weather in [Weather::Still, Weather::Calm, Weather::Storm] {
+            if format!("{weather:?}") == meant {
+                let mut world = World::new(seed, weather, true);
+                world.run(STEPS);
+                world.trace.iter().for_each(|line| println!("{line}"));
+                println!("{:#?}", world.truth.violations);
+            }
+        }
+        return;
+    }
+    for weather in [Weather::Still, Weather::Calm, Weather::Storm] {
+        let mut failed = Vec::new();
+        for seed in first..first + seeds {
+            if let Some(wrong) = wrong(None, weather, seed) {
+                println!("{weather:?}, seed {seed}: {wrong}");
+                failed.push(seed);
+            }
+        }
+        println!("{weather:?}, {seeds} seeds from {first}: {} failed: {failed:?}", failed.len());
     }
 }

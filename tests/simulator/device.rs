@@ -61,6 +61,8 @@ pub struct Habits {
     pub rough: bool,
     /// It always logs in by SASL2, with all that it wants: nothing reaches it before it acknowledges.
     pub inline: bool,
+    /// It wants copies of what the other clients of its account say and hear.
+    pub copies: bool,
 }
 
 /// How a client logs in.
@@ -171,6 +173,10 @@ pub trait Witness {
     fn uncertain(&mut self, id: &str);
     /// With its number in the stream management of the session.
     fn received(&mut self, id: &str, device: usize, session: usize, number: Option<u32>);
+    /// By its `<a/>` the server has handled it.
+    fn handled(&mut self, _id: &str) {}
+    /// It sees what another client of its account has said, or has heard.
+    fn copied(&mut self, _id: &str, _device: usize, _is_heard: bool) {}
     fn bounced(&mut self, id: &str);
     /// What the server says to whoever comes back.
     fn resumed(&mut self, _device: usize, _is_resumed: bool) {}
@@ -204,6 +210,8 @@ pub struct Device {
     /// Whom it sees available.
     pub view: BTreeMap<String, bool>,
     pings: BTreeSet<String>,
+    /// The names of its contacts, once it has asked for them.
+    pub roster: Option<BTreeMap<String, String>>,
     /// The ping behind its own unavailable presence.
     mark: Option<String>,
     /// The server has closed with an error: what it had not handled by then is not handled.
@@ -238,6 +246,7 @@ impl Device {
             again: Vec::new(),
             view: BTreeMap::new(),
             pings: BTreeSet::new(),
+            roster: None,
             mark: None,
             failed: false,
             messages: 0,
@@ -320,10 +329,11 @@ impl Device {
         let resume = known.map(|(id, h)| format!("<resume {NS} previd='{id}' h='{h}'/>"));
         let enable =
             if self.managed { format!("<enable {NS} resume='true'/>") } else { String::new() };
+        let copies = if self.habits.copies { "<enable xmlns='urn:xmpp:carbons:2'/>" } else { "" };
         self.write(&format!(
             "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'>\
              <initial-response>{message}</initial-response><user-agent id='{id}'/>{fast}{request}\
-             <bind xmlns='urn:xmpp:bind:0'><tag>d{}</tag>{enable}</bind>{}</authenticate>",
+             <bind xmlns='urn:xmpp:bind:0'><tag>d{}</tag>{copies}{enable}</bind>{}</authenticate>",
             self.number,
             resume.unwrap_or_default(),
         ));
@@ -390,6 +400,7 @@ impl Device {
         self.priority = None;
         self.view.clear();
         self.pings.clear();
+        self.roster = None;
         self.mark = None;
     }
 
@@ -547,22 +558,24 @@ impl Device {
         }
     }
 
-    fn free(&mut self, h: u32, oracle: &mut dyn Witness) {
+    /// What is freed.
+    fn free(&mut self, h: u32, oracle: &mut dyn Witness) -> Vec<Kept> {
         let number = self.number;
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = &mut self.session else { return Vec::new() };
         let count = h.wrapping_sub(session.acknowledged) as usize;
         if count > session.unacknowledged.len() {
             let (had, sent) = (session.acknowledged, session.unacknowledged.len());
-            return oracle.blame(format!("device {number}: h={h} behind {had} with {sent} sent"));
+            oracle.blame(format!("device {number}: h={h} behind {had} with {sent} sent"));
+            return Vec::new();
         }
         session.acknowledged = h;
-        session.unacknowledged.drain(..count);
+        session.unacknowledged.drain(..count).collect()
     }
 
     fn resumed(&mut self, xml: &str, oracle: &mut dyn Witness) {
         oracle.resumed(self.number, true);
         let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
-        self.free(h, oracle);
+        let _received = self.free(h, oracle);
         self.stage = Stage::Ready;
         let kept = self.session.as_ref().map(|session| session.unacknowledged.clone());
         for (xml, _) in kept.unwrap_or_default() {
@@ -576,7 +589,7 @@ impl Device {
         let Some(h) = attribute(xml, "h").and_then(|h| h.parse().ok()) else {
             return self.forget(oracle);
         };
-        self.free(h, oracle);
+        let _received = self.free(h, oracle);
         oracle.left(self.number);
         let session = self.session.take().unwrap_or_default();
         let messages = session.unacknowledged.into_iter().filter(|(_, message)| message.is_some());
@@ -590,7 +603,9 @@ impl Device {
         }
         if xml.starts_with("<a ") {
             let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
-            return self.free(h, oracle);
+            let handled = self.free(h, oracle);
+            let handled = handled.into_iter().filter_map(|(_, message)| message);
+            return handled.for_each(|id| oracle.handled(&id));
         }
         let mut number = None;
         if let Some(management) = &mut self.session
@@ -601,7 +616,10 @@ impl Device {
         }
         let id = attribute(xml, "id").unwrap_or_default();
         let type_ = attribute(xml.split('>').next().unwrap_or_default(), "type");
-        if xml.starts_with("<message") {
+        if let Some((way, copied)) = xml.split_once("<forwarded ") {
+            let is_heard = way.contains("<received ");
+            oracle.copied(attribute(copied, "id").unwrap_or_default(), self.number, is_heard);
+        } else if xml.starts_with("<message") {
             match (type_, session) {
                 (Some("error"), _) => oracle.bounced(id),
                 (_, Some(session)) => oracle.received(id, self.number, session, number),
@@ -649,8 +667,15 @@ impl Device {
             let to = attribute(xml, "from").map(|from| format!(" to='{from}'")).unwrap_or_default();
             return self.stanza(format!("<iq type='result' id='{id}'{to}/>"), None);
         }
+        if type_ == Some("set") {
+            self.roster.iter_mut().for_each(|roster| roster.extend(names(xml)));
+            return self.stanza(format!("<iq type='result' id='{id}'/>"), None);
+        }
         if !self.pings.remove(id) {
             oracle.blame(format!("device {}: an answer to nothing: {xml}", self.number));
+        }
+        if type_ == Some("result") && xml.contains("<query xmlns='jabber:iq:roster'") {
+            self.roster = Some(names(xml).collect());
         }
         if self.mark.as_deref() == Some(id) {
             self.mark = None;
@@ -680,7 +705,7 @@ impl Device {
         padding: usize,
         oracle: &mut dyn Witness,
         session: Option<usize>,
-    ) {
+    ) -> String {
         self.messages += 1;
         let id = format!("m{}-{}", self.number, self.messages);
         let type_ = if normal { "normal" } else { "chat" };
@@ -691,7 +716,8 @@ impl Device {
         let body = "x".repeat(padding);
         let xml =
             format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
-        self.stanza(xml, Some(id));
+        self.stanza(xml, Some(id.clone()));
+        id
     }
 
     /// What it sends now comes by.
@@ -701,11 +727,27 @@ impl Device {
 
     /// Asks the server something that has an answer.
     pub fn query(&mut self, payload: &str) -> String {
+        self.request("get", payload)
+    }
+
+    fn request(&mut self, type_: &str, payload: &str) -> String {
         self.queries += 1;
         let id = format!("q{}-{}", self.number, self.queries);
-        self.stanza(format!("<iq type='get' id='{id}'>{payload}</iq>"), None);
+        self.stanza(format!("<iq type='{type_}' id='{id}'>{payload}</iq>"), None);
         self.pings.insert(id.clone());
         id
+    }
+
+    /// Gives a contact a new name.
+    pub fn rename(&mut self, contact: &str) {
+        let name = format!("n{}-{}", self.number, self.queries);
+        self.request(
+            "set",
+            &format!(
+                "<query xmlns='jabber:iq:roster'>\
+                 <item jid='{contact}@{DOMAIN}' name='{name}'/></query>"
+            ),
+        );
     }
 
     pub fn available(&mut self, priority: i8) {
@@ -744,6 +786,15 @@ impl Device {
             self.write("<what xmlns='urn:example:nothing'/>");
         }
     }
+}
+
+/// The items of a roster, each with its name.
+fn names(xml: &str) -> impl Iterator<Item = (String, String)> {
+    xml.split("<item ").skip(1).filter_map(|item| {
+        let item = format!(" {item}");
+        let name = attribute(&item, "name").unwrap_or_default();
+        Some((attribute(&item, "jid")?.to_owned(), name.to_owned()))
+    })
 }
 
 /// Which of the devices see somebody who is not there, or not somebody who is.

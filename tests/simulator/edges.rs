@@ -137,6 +137,7 @@ impl World {
             curt: random.pick(&[0, 50, 100]),
             rough: true,
             inline: false,
+            copies: false,
         };
         let plain = random.chance(25).then(|| random.below(4));
         let devices = [NODES[0], NODES[1], NODES[1], NODES[2]].into_iter().enumerate();

@@ -7,7 +7,7 @@ pub mod store;
 #[path = "nodes/truth.rs"]
 pub mod truth;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
-use xmpp_session::jid::DomainPart;
+use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::outbox::{Drain, Marks, Outbox};
 use xmpp_session::server::{
     Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Transport, Want,
@@ -135,6 +135,7 @@ pub struct World {
     weather: Weather,
     cloud: Cloud,
     store: Depot,
+    jids: BTreeMap<&'static str, BareJid>,
     /// Which process was seen to serve an account last.
     homes: BTreeMap<&'static str, usize>,
     processes: usize,
@@ -145,6 +146,10 @@ pub struct World {
     pub trace: Vec<String>,
     traced: bool,
     seed: u64,
+    /// When all that has gone wrong so far is over.
+    trouble_until: Duration,
+    /// So much arrives at a time, at most.
+    piece: usize,
     /// Of all, for the record.
     counts: Record,
 }
@@ -179,7 +184,7 @@ impl World {
         let owners = [0, 0, 1, 1, 2].map(|account| ACCOUNTS[account]);
         let devices = owners.into_iter().enumerate().map(|(n, account)| {
             let mut device = Device::new(n, account, true);
-            device.habits = Habits { rough: true, inline: true, ..Habits::default() };
+            device.habits = Habits { rough: true, inline: true, copies: true, ..Habits::default() };
             device.conflicts = false;
             device
         });
@@ -187,6 +192,7 @@ impl World {
             weather,
             cloud,
             store,
+            jids: ACCOUNTS.into_iter().map(|account| (account, bare(account))).collect(),
             homes: BTreeMap::new(),
             processes: 0,
             nodes: (0..MOST).map(|_| None).collect(),
@@ -196,6 +202,8 @@ impl World {
             trace: Vec::new(),
             traced,
             seed,
+            trouble_until: Duration::ZERO,
+            piece: usize::MAX,
             counts: Record::default(),
             all,
             random: Random::new(0),
@@ -311,7 +319,7 @@ impl World {
 
     /// A random conversation, then peace.
     pub fn run(&mut self, steps: u64) {
-        while self.truth.step < steps {
+        for _ in 0..steps {
             self.truth.step += 1;
             self.act();
             if !self.truth.violations.is_empty() {
@@ -338,7 +346,11 @@ impl World {
             }
             975..978 => self.pass(seconds(6)),
             978..984 if self.weather != Weather::Still => self.come_or_go(),
-            984..990 => self.cloud.become_late(&mut self.random),
+            984..990 => {
+                self.cloud.become_late(&mut self.random);
+                self.piece = self.random.pick(&[usize::MAX, usize::MAX, usize::MAX, 60]);
+            }
+            990..993 => self.calm(),
             _ if self.weather == Weather::Storm => self.misfortune(),
             _ => {}
         }
@@ -382,7 +394,11 @@ impl World {
         let Some(&first) = alive.first() else { return self.start(0) };
         let at = if alive.len() == 1 { first } else { self.random.pick(&alive) };
         let long = Duration::from_millis(self.random.below(20_000) as u64);
-        match self.random.below(10) {
+        let what = self.random.below(10);
+        if (2..6).contains(&what) {
+            self.trouble_until = self.trouble_until.max(self.all.now() + long);
+        }
+        match what {
             0..2 => self.kill(at),
             2..4 => {
                 let until = self.all.now() + long;
@@ -456,6 +472,9 @@ impl World {
         self.counts.kills += 1;
         // Whatever its parts do while they are dropped, nobody hears of it.
         node.access.die();
+        let serves =
+            |account: &&str| node.handle.is_home_of(&self.jids[account]) && node.handle.is_member();
+        self.truth.killed(&ACCOUNTS.into_iter().filter(serves).collect::<Vec<_>>());
         self.lost_with(node.process);
         self.drop_lines(at);
         drop(node);
@@ -478,17 +497,16 @@ impl World {
 
     /// The nodes at which an account may act now.
     fn servers_of(&self, account: &str) -> Vec<usize> {
-        let jid = bare(account);
+        let jid = &self.jids[account];
         let serves = |at: &usize| {
             let node = self.nodes[*at].as_ref();
-            node.is_some_and(|node| node.handle.is_home_of(&jid) && node.handle.is_member())
+            node.is_some_and(|node| node.handle.is_home_of(jid) && node.handle.is_member())
         };
         (0..MOST).filter(serves).collect()
     }
 
     /// Looks where accounts live: at one node, or none.
     fn watch(&mut self) {
-        self.truth.now = self.all.now();
         let emptied: Vec<_> =
             self.nodes.iter_mut().flatten().filter_map(Node::has_emptied).collect();
         let mut lost = Vec::new();
@@ -552,7 +570,7 @@ impl World {
         let some = match self.random.below(10) {
             0 => 1 + self.random.below(30),
             1..4 => 1 + self.random.below(400),
-            _ => usize::MAX,
+            _ => self.piece,
         };
         let up = self.random.chance(50);
         let count = self.lines.len();
@@ -609,16 +627,24 @@ impl World {
             line.drain.consume(bytes.len());
             line.bell.ring();
             self.note(|| format!("device {device} <- {node}: {}", String::from_utf8_lossy(&bytes)));
-            let Self { devices, truth, random, .. } = self;
+            let Self { devices, truth, random, nodes, lines, weather, .. } = self;
             let before = devices[device].jid.clone();
-            let was_ready = devices[device].stage == Stage::Ready;
+            let stage = devices[device].stage;
+            // In a storm any node may be lost, to all but its clients.
+            let is_storm = *weather == Weather::Storm;
+            let leaves = |line: &&Line| {
+                is_storm || nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some())
+            };
+            truth.sent_away = lines.iter().filter(leaves).map(|line| line.device).collect();
             devices[device].receive(&bytes, Some(device), truth, random);
-            let is_sent_away = was_ready && devices[device].stage == Stage::Away;
+            let is_lost = stage != Stage::Away && devices[device].stage == Stage::Away;
             if devices[device].jid != before {
-                truth.jids.insert(device, devices[device].jid.clone());
+                truth.is_called(device, devices[device].jid.clone());
             }
-            if is_sent_away {
+            if is_lost && stage == Stage::Ready {
                 self.sent_away(at);
+            } else if is_lost {
+                truth.away(device);
             }
             self.flush(device);
             self.settle();
@@ -671,6 +697,7 @@ impl World {
                 node.paused_until = None;
             }
         }
+        let mut has_changed = false;
         for round in 0.. {
             if round > 1000 {
                 self.truth.violations.push("it has something to do for ever".to_owned());
@@ -718,6 +745,7 @@ impl World {
             if is_idle && left.is_empty() {
                 break;
             }
+            has_changed = true;
             for (at, is_clean) in left {
                 self.note(|| format!("node {at} is over, having left: {is_clean}"));
                 let process = self.nodes[at].as_ref().map_or(0, |node| node.process);
@@ -732,7 +760,10 @@ impl World {
                 self.nodes[at] = None;
             }
         }
-        self.watch();
+        self.truth.now = now;
+        if has_changed {
+            self.watch();
+        }
     }
 
     /// Forgets transports of which nothing is left.
@@ -846,8 +877,15 @@ impl World {
             77..82 => {
                 devices[number].query("<ping xmlns='urn:xmpp:ping'/>");
             }
-            82..86 => {
+            82..84 => {
                 devices[number].query("<query xmlns='jabber:iq:roster'/>");
+            }
+            84..86 => {
+                let own = devices[number].node;
+                let contact = random.pick(&ACCOUNTS);
+                if contact != own {
+                    devices[number].rename(contact);
+                }
             }
             86..90 => devices[number].ask(),
             90..96 => devices[number].acknowledge(),
@@ -934,6 +972,154 @@ impl World {
         self.drain();
     }
 
+    /// A client whose transport is lost to it is lost to the server as well.
+    fn hang_up(&mut self) {
+        for line in self.lines.iter_mut().filter(|line| !line.is_open) {
+            line.driver = None;
+        }
+        self.settle();
+        self.sweep();
+    }
+
+    /// Nobody comes back, and nobody does anything but answer.
+    fn wait(&mut self, time: Duration) {
+        let end = self.all.now() + time;
+        while self.all.now() < end {
+            self.hang_up();
+            self.drain();
+            self.pass(seconds(1));
+            self.truth.step += 1;
+        }
+        self.drain();
+        self.pass(Duration::from_millis(700));
+    }
+
+    /// Whoever leaves is gone, and the sessions of those who are away are over.
+    fn expire(&mut self) {
+        for _ in 0..60 {
+            let mut nodes = self.nodes.iter().flatten();
+            if nodes.all(|node| node.leaving.is_none()) || !self.stays_beside(None) {
+                return self.wait(WINDOW + seconds(5));
+            }
+            self.wait(seconds(2));
+        }
+        self.truth.blame("whoever leaves is still there".to_owned());
+    }
+
+    /// What has gone wrong comes to its end, and nothing more goes wrong for a while: what everybody sees is right, long
+    /// before everybody is back.
+    fn calm(&mut self) {
+        let is_long = self.random.chance(40);
+        self.note(|| format!("calm, until sessions are over: {is_long}"));
+        self.cloud.heal();
+        self.lines.iter_mut().for_each(|line| line.stalled = 0);
+        let trouble = self.trouble_until.saturating_sub(self.all.now());
+        self.wait(trouble + seconds(15));
+        if is_long {
+            self.expire();
+        }
+        self.check_calm(is_long);
+        let refused = self.store.operations().1;
+        let rosters: Vec<_> = self.devices.iter().map(|device| device.roster.clone()).collect();
+        let said = self.converse();
+        self.wait(seconds(4));
+        self.check_said(&said);
+        for (device, before) in self.devices.iter().zip(rosters) {
+            let (number, after) = (device.number, &device.roster);
+            if before.is_some() && after.is_some() && before != *after {
+                self.truth.blame(format!(
+                    "calm, device {number} knew the roster {before:?}, which is {after:?}"
+                ));
+            }
+        }
+        if self.store.operations().1 != refused {
+            self.truth.blame("the store refuses an owner".to_owned());
+        }
+    }
+
+    /// Everybody who is there says something, asks something, and acknowledges what there was.
+    fn converse(&mut self) -> Vec<(usize, String)> {
+        let mut said = Vec::new();
+        for number in 0..self.devices.len() {
+            if self.devices[number].stage != Stage::Ready {
+                continue;
+            }
+            let own = self.devices[number].node;
+            let others: Vec<_> = ACCOUNTS.into_iter().filter(|account| *account != own).collect();
+            let to = format!("{}@{DOMAIN}", self.random.pick(&others));
+            let Self { truth, devices, .. } = self;
+            let device = &mut devices[number];
+            said.push((number, device.message(&to, false, 1, truth, Some(number))));
+            device.query("<query xmlns='jabber:iq:roster'/>");
+            device.ask();
+            device.acknowledge();
+            self.flush(number);
+        }
+        said
+    }
+
+    /// What was said has come, and the other clients of whoever has said it have seen it, if they want copies.
+    fn check_said(&mut self, said: &[(usize, String)]) {
+        for (number, id) in said {
+            let device = &self.devices[*number];
+            let wrong = if device.stage != Stage::Ready {
+                continue;
+            } else if !device.is_settled() {
+                vec!["it waits for an answer".to_owned()]
+            } else {
+                let others = self
+                    .devices
+                    .iter()
+                    .filter(|other| other.node == device.node && other.number != *number);
+                let copies = others.map(|other| (other, self.truth.copies_of(id, other.number)));
+                let wrong = copies.filter(|(other, copies)| {
+                    let is_due = other.stage == Stage::Ready;
+                    is_due && *copies != 1 || *copies > 1
+                });
+                wrong
+                    .map(|(other, copies)| {
+                        format!("{copies} copies of {id} at device {}", other.number)
+                    })
+                    .collect()
+            };
+            for wrong in wrong {
+                self.truth.violations.push(format!("calm, device {number}: {wrong}"));
+            }
+        }
+    }
+
+    /// Who is there sees all others who are, and nobody who has certainly gone; `is_long`: and nobody else.
+    fn check_calm(&mut self, is_long: bool) {
+        let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
+        let there = self.devices.iter().filter(here).filter_map(|device| device.jid.clone());
+        let there: BTreeSet<_> = there.collect();
+        for device in self.devices.iter().filter(here) {
+            let number = device.number;
+            let sees = |jid: &String| device.view.get(jid) == Some(&true);
+            let unseen = |jid: &&String| device.jid.as_ref() != Some(*jid) && !sees(jid);
+            let seen = device.view.iter().filter(|(_, is_there)| **is_there).map(|(jid, _)| jid);
+            let is_wrong =
+                |jid: &&String| !there.contains(*jid) && (is_long || self.truth.is_dead(jid));
+            let ghosts: Vec<_> = seen.filter(is_wrong).collect();
+            let unseen: Vec<_> = there.iter().filter(unseen).collect();
+            if !ghosts.is_empty() || !unseen.is_empty() {
+                let what = format!("calm, device {number} sees {ghosts:?}, and not {unseen:?}");
+                self.truth.violations.push(what);
+            }
+        }
+        for node in self.nodes.iter().flatten() {
+            let metrics = node.handle.metrics();
+            let left = (metrics.link_bytes, metrics.held_bytes);
+            if left != (0, 0) {
+                self.truth.violations.push(format!("calm, bytes on links and held: {left:?}"));
+            }
+            if is_long && metrics.known > ACCOUNTS.len() * there.len() {
+                let (known, all) = (metrics.known, there.len());
+                self.truth.violations.push(format!("calm, {known} are known of {all} sessions"));
+            }
+        }
+    }
+
     fn come_back(&mut self) {
         for device in 0..self.devices.len() {
             if self.devices[device].stage == Stage::Away {
@@ -962,8 +1148,9 @@ impl World {
         if self.alive().is_empty() {
             self.start(0);
         }
-        self.pass(seconds(40));
-        self.truth.step += 1;
+        self.wait(seconds(15));
+        self.expire();
+        self.check_calm(true);
         // All of them may have been about to leave.
         if self.alive().is_empty() {
             self.start(0);
@@ -989,7 +1176,7 @@ impl World {
             }
             self.rest();
         }
-        for _ in 0..4 {
+        for _ in 0..2 {
             self.truth.step += 1;
             self.pass(seconds(20));
             self.drain();
@@ -1029,8 +1216,10 @@ impl World {
         }
         for node in self.nodes.iter().flatten() {
             let left = node.server.registry().counts().sessions;
-            if left != 0 {
-                self.truth.violations.push(format!("left over: {left} sessions"));
+            let known = node.handle.metrics().known;
+            if (left, known) != (0, 0) {
+                let what = format!("left over: {left} sessions, and {known} that are known");
+                self.truth.violations.push(what);
             }
         }
     }

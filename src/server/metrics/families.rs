@@ -230,6 +230,11 @@ fn node<'a>(node: &NodeMetrics) -> Vec<Family<'a>> {
             "Bytes that wait until a slot has come to its new home.",
             node.held_bytes as u64,
         ),
+        gauge(
+            "xmpp_node_known_sessions",
+            "Sessions at other nodes that clients here know of, once for each of their accounts.",
+            node.known as u64,
+        ),
         counter(
             "xmpp_node_engine_failures",
             "Calls of the engine that failed, or had no answer.",

@@ -337,6 +337,7 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Broken(leg) => clustered.edges.broken(leg),
             Effect::Emptied(slot) => clustered.edges.lost(slot),
             Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
+            Effect::Gone(_) if broken!(LegsOutliveEdge) => {}
             Effect::Gone(node) => {
                 self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
             }
@@ -417,6 +418,7 @@ impl<C: SharedConnection> Actor<C> {
                 placement.set_served(slot, true);
                 // One that was frozen before it was open has nothing that could have stood.
                 let since = self.frozen.remove(&slot);
+                self.unite(clustered, slot);
                 let stood = since.map(|at| core.environment.now().saturating_sub(at));
                 core.thaw(&of(slot), stood.unwrap_or_default());
                 let stood = stood.unwrap_or_default();
@@ -443,6 +445,12 @@ impl<C: SharedConnection> Actor<C> {
         }
     }
 
+    fn unite(&mut self, clustered: &Clustered<C>, slot: Slot) {
+        let (presence, frozen) = (&mut self.presence, &self.frozen);
+        let is_here = |slot| clustered.placement.has(slot);
+        presence.unite(slot, is_here, |slot| frozen.contains_key(&slot));
+    }
+
     /// A slot has come here with all that it had.
     fn arrived(
         &mut self,
@@ -460,6 +468,7 @@ impl<C: SharedConnection> Actor<C> {
             // What nobody can read is lost (NODE-9).
             core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
         }
+        self.unite(clustered, slot);
         clustered.placement.set_served(slot, true);
         core.thaw(&of(slot), Duration::ZERO);
         if let Some(homes) = &mut self.homes {
@@ -617,7 +626,11 @@ impl<C: SharedConnection> Actor<C> {
             placement.set_pressed(*slot, is_pressed);
             is_pressed
         });
-        clustered.inbox.figures.lock().read(&self.node, core.environment.now());
+        {
+            let mut figures = clustered.inbox.figures.lock();
+            figures.read(&self.node, core.environment.now());
+            figures.known = self.presence.known();
+        }
         clustered.inbox.is_emptied.store(self.node.is_emptied(), Ordering::Release);
         clustered.placement.set_deadline(self.node.acts_until());
         let of_legs = self.homes.as_ref().and_then(Homes::next_timeout);

@@ -28,6 +28,9 @@ pub struct NodeMetrics {
     pub link_age: Duration,
     /// Bytes that are held, until their slot has come to its new home.
     pub held_bytes: usize,
+    /// Sessions at other nodes of which clients here have been told, each once for each of their accounts
+    /// ([NODE-17](crate::rules#node-17)).
+    pub known: usize,
     /// Calls of the engine that have failed, or had no answer.
     pub engine_failures: u64,
     /// Whether it may never act again.

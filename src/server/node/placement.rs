@@ -1,7 +1,7 @@
 //! What everybody may ask of a node at any time: whether it may act, and for whom.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jid::BareJid;
@@ -17,6 +17,8 @@ pub(in crate::server) struct Placement {
     deadline: AtomicU64,
     fenced: AtomicBool,
     served: Box<[AtomicBool]>,
+    /// How many of these.
+    count: AtomicUsize,
     /// For which so much waits that those who send more are to pause.
     pressed: Box<[AtomicBool]>,
     environment: Arc<dyn Environment>,
@@ -33,6 +35,7 @@ impl Placement {
             deadline: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
             served: none(),
+            count: AtomicUsize::new(0),
             tokens: RwLock::new(vec![None; SLOTS.into()].into()),
         }
     }
@@ -68,7 +71,7 @@ impl Placement {
     }
 
     pub(super) fn slots(&self) -> usize {
-        self.served.iter().filter(|served| served.load(Ordering::Relaxed)).count()
+        self.count.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_deadline(&self, until: Option<Duration>) {
@@ -79,7 +82,7 @@ impl Placement {
     /// Nothing is done here any more; `false` where that was so.
     pub(super) fn fence(&self) -> bool {
         let was_fenced = self.fenced.swap(true, Ordering::AcqRel);
-        self.served.iter().for_each(|served| served.store(false, Ordering::Release));
+        (0..SLOTS).for_each(|slot| self.set_served(Slot(slot), false));
         !was_fenced
     }
 
@@ -94,8 +97,11 @@ impl Placement {
     }
 
     pub(super) fn set_served(&self, slot: Slot, is_served: bool) {
-        if let Some(served) = self.served.get(slot.index()) {
-            served.store(is_served, Ordering::Release);
+        let Some(served) = self.served.get(slot.index()) else { return };
+        match (served.swap(is_served, Ordering::AcqRel), is_served) {
+            (false, true) => _ = self.count.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.count.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
         }
     }
 

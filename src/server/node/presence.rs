@@ -124,6 +124,11 @@ impl Presences {
         Self { ledgers: Ledgers::default(), waiting: HashMap::new(), closed: HashMap::new() }
     }
 
+    /// How many sessions elsewhere are known here, each time by one account.
+    pub(super) const fn known(&self) -> usize {
+        self.ledgers.len()
+    }
+
     /// Given back where nothing is to be done first.
     pub(super) fn wait(&mut self, effect: Effect) -> Option<Effect> {
         let (Effect::Handle { account, .. } | Effect::Hear { account, .. }) = &effect else {
@@ -196,6 +201,19 @@ impl Presences {
             meant.contains(&slot) && Slot::of(from) != slot
         };
         self.note_all(core.registry.directed_here(goes));
+    }
+
+    /// A slot has come here, or stays after all: what its accounts, and the others here, know of each other the registry
+    /// knows again. Those whose slot `goes` know it where they will be.
+    pub(super) fn unite(
+        &mut self,
+        slot: Slot,
+        is_here: impl Fn(Slot) -> bool,
+        goes: impl Fn(Slot) -> bool,
+    ) {
+        let _here = self.ledgers.lose(Some(slot), |from| is_here(Slot::of(from)), |_| true);
+        let is_meant = |account: &str| !goes(Slot::of(account)) && is_here(Slot::of(account));
+        let _of_slot = self.ledgers.lose(None, |from| Slot::of(from) == slot, is_meant);
     }
 
     fn note_all(&mut self, told: Vec<Told>) {

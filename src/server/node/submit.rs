@@ -12,6 +12,7 @@ use crate::cluster::{Incarnation, Receipt, Recipient, Slot, Word};
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::server::Core;
+use crate::server::breaks::broken;
 use crate::server::deliver::route::Outgoing;
 use crate::session::{SessionHandle, Validity};
 use crate::shield::note_behind;
@@ -95,7 +96,8 @@ impl<C: SharedConnection> Clustered<C> {
 
     /// Until it is handled elsewhere, a client that counts is not told that it is.
     fn receipt(&self, outgoing: &Outgoing<C>) -> Receipt {
-        let underway = outgoing.origin().and_then(|session| {
+        let underway = outgoing.origin().filter(|_| !broken!(HandledAtOnce));
+        let underway = underway.and_then(|session| {
             let (session, stanza) = (session.clone(), session.sets_out()?);
             Some(Underway { session, stanza, arrived: Arc::clone(&self.arrived) })
         });

@@ -129,13 +129,25 @@ impl Cloud {
         hints.into_iter().for_each(|hint| hint());
     }
 
+    /// Most hear soon that the record has changed, some when they renew their lease.
+    fn hint(&self) {
+        let mut state = self.state();
+        for (node, hint) in state.hints.clone() {
+            if state.random.chance(80) {
+                let late = state.late;
+                let at = state.due(node, late);
+                state.has_effect(at, Box::new(move || hint()));
+            }
+        }
+    }
+
     pub fn lose(&self, percent: usize) {
         self.state().lost = percent;
     }
 
     pub fn become_late(&self, random: &mut Random) {
         let late = random.pick(&[0, 1, 5, 50, 300]);
-        let store_late = random.pick(&[0, 0, 0, 0, 2, 100, 1500]);
+        let store_late = random.pick(&[0, 0, 0, 2, 100, 1500, 1500]);
         let mut state = self.state();
         state.late = Duration::from_millis(late);
         state.store_late = Duration::from_millis(store_late);
@@ -316,7 +328,15 @@ impl Engine for Access {
     }
 
     fn replace(&self, over: Option<View>, record: Arc<Record>) -> EngineFuture<Answer> {
-        self.call(move |engine| engine.replace(over, record))
+        let (cloud, replaced) =
+            (self.cloud.clone(), self.call(move |engine| engine.replace(over, record)));
+        Box::pin(async move {
+            let answer = replaced.await;
+            if answer.as_ref().is_ok_and(|answer| answer.done) {
+                cloud.hint();
+            }
+            answer
+        })
     }
 
     fn read(&self) -> EngineFuture<Answer> {

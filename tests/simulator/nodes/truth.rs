@@ -16,6 +16,10 @@ struct Fate {
     may_bounce: bool,
     /// The sender knows that it was handled, or still keeps it.
     certain: bool,
+    /// The sender was told so by `<a/>`: the death of its home is no excuse any more (SM-5).
+    is_handled: bool,
+    /// Somebody has it as a copy of what another client of the account has got, and does not get it again (SM-17).
+    is_copied: bool,
     receipts: Vec<Receipt>,
     errors: u32,
 }
@@ -65,11 +69,19 @@ pub struct Truth {
     pub keeps: Duration,
     /// Any loss of a transport may end a session: another one takes its place among those that are kept.
     pub is_crowded: bool,
+    /// Those whose node leaves: they lose their transport before they know.
+    pub sent_away: BTreeSet<usize>,
     pub now: Duration,
     pub resumed: usize,
     pub refused: usize,
     pub step: u64,
     pub jids: BTreeMap<usize, Option<String>>,
+    /// Whose full JID each is, or was.
+    names: BTreeMap<String, usize>,
+    /// Those whose session has certainly died with its home, and that have none since.
+    dead: BTreeSet<usize>,
+    /// Who has seen a copy of a message, each time.
+    copies: BTreeMap<String, Vec<usize>>,
     pub violations: Vec<String>,
 }
 
@@ -89,6 +101,29 @@ impl Truth {
                 seen.ends += usize::from(account_of(jid) == *account);
             }
         }
+    }
+
+    /// The home of these accounts was killed while it served them: none of their sessions is left.
+    pub fn killed(&mut self, accounts: &[&str]) {
+        let owners = self.owners.iter().filter(|(_, owner)| accounts.contains(owner));
+        self.dead.extend(owners.map(|(device, _)| *device));
+    }
+
+    /// A device has this full JID from now on.
+    pub fn is_called(&mut self, device: usize, jid: Option<String>) {
+        self.names.extend(jid.iter().map(|jid| (jid.clone(), device)));
+        self.jids.insert(device, jid);
+    }
+
+    /// Whether a session of this full JID has certainly been lost.
+    pub fn is_dead(&self, jid: &str) -> bool {
+        self.names.get(jid).is_some_and(|device| self.dead.contains(device))
+    }
+
+    /// How many copies of a message a device has seen.
+    pub fn copies_of(&self, id: &str, device: usize) -> usize {
+        let copies = self.copies.get(id).into_iter().flatten();
+        copies.filter(|seen| **seen == device).count()
     }
 
     /// Whether anything of one of these was lost since.
@@ -151,7 +186,10 @@ impl Truth {
     /// A device sees an end.
     pub fn sees_end(&mut self, device: usize, jid: &str) {
         let is_away = |(other, own): (&usize, &Option<String>)| {
-            let may_be_over = self.haunted.contains(other) || self.was_away(*other) >= self.keeps;
+            let is_crowded_out = self.is_crowded && self.sent_away.contains(other);
+            let may_be_over = is_crowded_out
+                || self.haunted.contains(other)
+                || self.was_away(*other) >= self.keeps;
             own.as_deref() == Some(jid) && may_be_over
         };
         let away = self.jids.iter().filter(|(other, own)| is_away((*other, *own))).count();
@@ -188,8 +226,13 @@ impl Truth {
             }
             // An error for a session that is over is nobody's.
             let is_nobodys = fate.may_bounce && self.epoch(fate.sender) != fate.epoch;
-            let is_excused = fate.errors > 0 || is_nobodys || self.excuses(fate);
-            if !is_received && fate.certain && !is_excused {
+            let is_lost = match fate.is_handled {
+                true => self.lost_since(fate.at, [account_of(&fate.to)]),
+                false => self.excuses(fate),
+            };
+            let is_excused = fate.errors > 0 || is_nobodys || is_lost;
+            let is_certain = fate.certain || fate.is_handled;
+            if !is_received && !fate.is_copied && is_certain && !is_excused {
                 wrong.push(format!("{id} to {}: lost", fate.to));
             }
         }
@@ -216,6 +259,7 @@ impl Witness for Truth {
 
     fn began(&mut self, device: usize) {
         *self.epochs.entry(device).or_default() += 1;
+        self.dead.remove(&device);
         self.begins(device);
         self.away.remove(&device);
         self.closing.remove(&device);
@@ -236,6 +280,8 @@ impl Witness for Truth {
             at: self.step,
             may_bounce,
             certain: true,
+            is_handled: false,
+            is_copied: false,
             receipts: Vec::new(),
             errors: 0,
         };
@@ -284,6 +330,17 @@ impl Witness for Truth {
         }
         if let Some(fate) = self.messages.get_mut(id) {
             fate.receipts.push(Receipt { device, epoch, at });
+        }
+    }
+
+    fn handled(&mut self, id: &str) {
+        self.messages.get_mut(id).into_iter().for_each(|fate| fate.is_handled = true);
+    }
+
+    fn copied(&mut self, id: &str, device: usize, is_heard: bool) {
+        self.copies.entry(id.to_owned()).or_default().push(device);
+        if let Some(fate) = self.messages.get_mut(id) {
+            fate.is_copied |= is_heard;
         }
     }
 
