@@ -216,10 +216,14 @@ impl<C: SharedConnection> Homes<C> {
 
     /// A slot is open, or stays here after all.
     pub(in crate::server) fn opened(&mut self, slot: Slot) {
+        self.take_early(slot);
+        self.of_slot(slot).for_each(|leg| self.ready.ring(leg));
+    }
+
+    pub(super) fn take_early(&mut self, slot: Slot) {
         for (leg, number, said) in self.early.remove(&slot).unwrap_or_default() {
             self.handle_up(slot, leg, number, said);
         }
-        self.of_slot(slot).for_each(|leg| self.ready.ring(leg));
     }
 
     /// A slot goes on, after it has stood for so long.
