@@ -18,7 +18,6 @@ use tokio::time::{sleep, timeout};
 
 use super::error::{LEAST, RedisError};
 use super::posts::Heard;
-use super::quiet::Quiet;
 
 /// An instance. It is connected to when it is asked, and anew when that failed.
 pub(super) struct Link {
@@ -81,11 +80,6 @@ impl Link {
             self.client.get_multiplexed_async_connection_with_config(&self.config()).await?;
         let connection = Connection { inner, identity: Arc::default() };
         Ok(self.current.lock().get_or_insert(connection).clone())
-    }
-
-    /// A connection for posts alone, where there may be one.
-    pub(super) async fn quiet(&self) -> Option<Quiet> {
-        Quiet::connect(self.client.get_connection_info(), self.timeout).await
     }
 
     /// What came of a call on this connection, which is given up where it is of no more use.

@@ -3,7 +3,6 @@
 mod error;
 mod link;
 mod posts;
-mod quiet;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

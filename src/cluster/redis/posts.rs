@@ -11,8 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::link::Link;
-use super::quiet::Quiet;
-use super::{Hint, Inbox, RedisError, random};
+use super::{Hint, Inbox, random};
 use crate::cluster::view::Incarnation;
 use crate::recent::Recent;
 
@@ -52,7 +51,7 @@ struct Waiting {
 
 #[derive(Default)]
 struct Queue {
-    posts: Vec<Post>,
+    posts: Vec<(Incarnation, Vec<u8>)>,
     bytes: usize,
 }
 
@@ -102,7 +101,7 @@ impl Sender {
         all.find(|index| self.ways.get(*index).is_some_and(|way| way.link.is_up()))
     }
 
-    fn take(&self, index: usize) -> Vec<Post> {
+    fn take(&self, index: usize) -> Vec<(Incarnation, Vec<u8>)> {
         let mut state = self.state.lock();
         let Some(queue) = state.queues.get_mut(index) else { return Vec::new() };
         queue.bytes = 0;
@@ -112,7 +111,6 @@ impl Sender {
     /// Publishes what waits for an instance, in order. What fails is not tried again: it might come twice, or late.
     async fn publish(&self, index: usize) {
         let Some(way) = self.ways.get(index) else { return };
-        let mut means = None;
         loop {
             way.wake.notified().await;
             loop {
@@ -120,15 +118,8 @@ impl Sender {
                 if posts.is_empty() {
                     break;
                 }
-                let known =
-                    means.take().and_then(|mut known: Means| known.is_there().then_some(known));
-                let mut by = match known {
-                    Some(known) => known,
-                    None => way.link.quiet().await.map_or(Means::Answered, Means::Quiet),
-                };
-                match self.publish_all(&way.link, &mut by, &posts).await {
-                    Ok(()) => means = Some(by),
-                    Err(_) => way.link.set_up(false),
+                if self.publish_all(&way.link, &posts).await.is_err() {
+                    way.link.set_up(false);
                 }
             }
         }
@@ -137,9 +128,9 @@ impl Sender {
     async fn publish_all(
         &self,
         link: &Link,
-        means: &mut Means,
-        posts: &[Post],
-    ) -> Result<(), RedisError> {
+        posts: &[(Incarnation, Vec<u8>)],
+    ) -> Result<(), super::RedisError> {
+        let mut connection = link.connection().await?;
         let mut rest = posts;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -149,44 +140,15 @@ impl Sender {
                 fits
             });
             let (batch, later) = rest.split_at(fits.count());
-            let batch = batch.iter().map(|(to, post)| (channel(&self.name, *to), &**post));
-            match means {
-                Means::Quiet(quiet) => {
-                    let published = quiet.publish(batch).await;
-                    published.map_err(|error| RedisError::Unreachable(Arc::new(error)))?;
-                }
-                Means::Answered => {
-                    let mut connection = link.connection().await?;
-                    let mut pipeline = redis::pipe();
-                    for (channel, post) in batch {
-                        pipeline.cmd("PUBLISH").arg(channel).arg(post).ignore();
-                    }
-                    let published = pipeline.exec_async(&mut connection.inner).await;
-                    link.settled(&connection, published)?;
-                }
+            let mut pipeline = redis::pipe();
+            for (to, post) in batch {
+                pipeline.cmd("PUBLISH").arg(channel(&self.name, *to)).arg(&**post).ignore();
             }
+            let published = pipeline.exec_async(&mut connection.inner).await;
+            link.settled(&connection, published)?;
             rest = later;
         }
         Ok(())
-    }
-}
-
-/// To whom, and what, with its stamp.
-type Post = (Incarnation, Vec<u8>);
-
-/// How posts go to an instance.
-enum Means {
-    Quiet(Quiet),
-    /// By the connection for calls.
-    Answered,
-}
-
-impl Means {
-    fn is_there(&mut self) -> bool {
-        match self {
-            Self::Quiet(quiet) => quiet.is_there(),
-            Self::Answered => true,
-        }
     }
 }
 
