@@ -282,11 +282,11 @@ class Device:
         elif element.tag == SM + "a":
             self._acknowledge(session, element.get("h"))
         elif element.tag.startswith(CLIENT):
-            session.received += 1
+            # Behind its close tag a client takes nothing, nor counts it: that comes again where the session is resumed.
+            session.received += not self.wire.has_ended
             getattr(self, f"_take_{kind}")(session, element)
 
     def _take_message(self, session, element):
-        # Behind its close tag a client acknowledges nothing: that comes again.
         if not self.wire.has_ended:
             self.book.message(self, session, element)
 

@@ -38,6 +38,8 @@ class Round:
         nodes = [node for node in ends if node != self.node and ends[node] > self.ends.get(node, 0)]
         if nodes:
             self.died = set(self.book.accounts)
+            # Nobody knows when.
+            self.told_within = float("inf")
         return nodes
 
     async def _kill(self):

@@ -307,6 +307,9 @@ async def main(options):
                 if number % 10 == 9:
                     print(table(totals), flush=True)
         finally:
+            for device in [*load.own, *load.second, *load.inboxes.values()]:
+                # One that hears nothing of being cancelled ends all the same.
+                device.stay, device.session = False, None
             await asyncio.gather(*(device.stop() for device in load.main.values() if device not in load.own and device.process))
             await peer.close()
             summary.append(f"\n{name}:\n{table(totals)}")

@@ -61,8 +61,9 @@ class Stock:
         async for line in self.process.stdout:
             what, *rest = json.loads(line)
             getattr(self, f"_{what}")(*rest)
+        status = await self.process.wait()
         if self.stay:
-            self.book.oddities[f"the process of {self.account} has ended"] += 1
+            self.book.oddities[f"the process of {self.account} has ended, with {status}"] += 1
 
     def _session(self, jid):
         if self.session:
