@@ -1,6 +1,7 @@
 //! What a client asks for together with its authentication (XEP-0388 §2.3).
 
 use std::fmt;
+#[cfg(feature = "cluster")]
 use std::time::SystemTime;
 
 use super::tokens::Fingerprint;
@@ -49,6 +50,7 @@ pub(crate) struct UsedToken {
     pub(crate) is_due: bool,
     /// Of the credentials that it was good for.
     pub(crate) fingerprint: Fingerprint,
+    #[cfg(feature = "cluster")]
     pub(crate) issued: SystemTime,
 }
 

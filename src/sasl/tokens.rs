@@ -254,6 +254,7 @@ impl Policy {
                 number: Some(token.number),
                 is_due: self.fast.is_due(token, now),
                 fingerprint,
+                #[cfg(feature = "cluster")]
                 issued: token.issued,
             },
             until: None,
