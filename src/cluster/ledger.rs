@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use super::by_slot::BySlot;
 use super::view::Slot;
-use crate::address::bare_of;
 use crate::packed::{Reader, Writer};
 
 /// The ledgers of the accounts here.
@@ -129,7 +128,7 @@ impl Ledgers {
         self.tidy(account);
     }
 
-    /// The slots of these are lost: all of them are struck out. Of all accounts, or those of one slot, that are `meant`.
+    /// These full JIDs are lost, and struck out. Of all accounts, or those of one slot, that are `meant`.
     pub(crate) fn lose(
         &mut self,
         only: Option<Slot>,
@@ -142,7 +141,7 @@ impl Ledgers {
                 return true;
             }
             let mut end = |from: &Arc<str>, resource: Option<&Arc<str>>| {
-                let is_lost = is_lost(bare_of(from));
+                let is_lost = is_lost(from);
                 if is_lost {
                     let (account, from) = (Arc::clone(account), Arc::clone(from));
                     lost.push(Lost { account, resource: resource.cloned(), from });

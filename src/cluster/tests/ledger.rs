@@ -59,7 +59,7 @@ fn node_17_of_a_lost_slot_each_watcher_is_told_each_session_once() {
         }
     }
     ledgers.note(&text("juliet@example.com"), Some("balcony"), &text("romeo@example.com/3"));
-    let is_romeo = |bare: &str| bare == "romeo@example.com";
+    let is_romeo = |from: &str| from.starts_with("romeo@example.com/");
     let lost = ledgers.lose(None, is_romeo, |account| account == "juliet@example.com");
     assert_eq!(
         ends(&lost),

@@ -249,7 +249,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&inc) else { return };
         let ends = host.present.ledgers.lose(
             None,
-            |bare| lost.contains(&Slot::among(bare, slots)),
+            |from| lost.contains(&Slot::among(bare_of(from), slots)),
             |account| only.is_none_or(|only| only == Slot::among(account, slots)),
         );
         ends.iter().for_each(|end| self.tell(inc, &end.account, &end.from, None));

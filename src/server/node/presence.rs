@@ -203,17 +203,23 @@ impl Presences {
         self.note_all(core.registry.directed_here(goes));
     }
 
-    /// A slot has come here, or stays after all: what its accounts, and the others here, know of each other the registry
-    /// knows again. Those whose slot `goes` know it where they will be.
-    pub(super) fn unite(
+    /// A slot has come here, or stays after all: of the sessions that are here the registry knows again who among its
+    /// accounts, and the others here, was told of them. Of one that is not any more the end is on its way. Those whose slot
+    /// `goes` are told, and told of, from where they will be.
+    pub(super) fn unite<C: SharedConnection>(
         &mut self,
+        core: &Core<C>,
         slot: Slot,
-        is_here: impl Fn(Slot) -> bool,
         goes: impl Fn(Slot) -> bool,
     ) {
-        let _here = self.ledgers.lose(Some(slot), |from| is_here(Slot::of(from)), |_| true);
-        let is_meant = |account: &str| !goes(Slot::of(account)) && is_here(Slot::of(account));
-        let _of_slot = self.ledgers.lose(None, |from| Slot::of(from) == slot, is_meant);
+        let is_here = |from: &str| {
+            let (bare, resource) = from.split_once('/').unwrap_or((from, ""));
+            let session = core.registry.find(core.registry.key(bare), resource);
+            !goes(Slot::of(bare)) && session.is_some_and(|session| session.is_available())
+        };
+        let _here = self.ledgers.lose(Some(slot), is_here, |_| true);
+        let is_of_slot = |from: &str| slot_of(from) == slot && is_here(from);
+        let _of_slot = self.ledgers.lose(None, is_of_slot, |account| !goes(Slot::of(account)));
     }
 
     fn note_all(&mut self, told: Vec<Told>) {
@@ -245,7 +251,7 @@ impl Presences {
         slots: &[Slot],
         only: Option<Slot>,
     ) {
-        let is_lost = |bare: &str| slots.binary_search(&Slot::of(bare)).is_ok();
+        let is_lost = |from: &str| slots.binary_search(&slot_of(from)).is_ok();
         let ends = self.ledgers.lose(only, is_lost, |_| true);
         let whole = ends.iter().filter(|end| end.resource.is_none());
         let whole: HashSet<_> = whole.map(|end| (&end.account, &end.from)).collect();
@@ -398,4 +404,9 @@ impl Presences {
         }
         None
     }
+}
+
+/// Of the account of a full JID.
+fn slot_of(jid: &str) -> Slot {
+    Slot::of(address::bare_of(jid))
 }
