@@ -418,7 +418,7 @@ impl<C: SharedConnection> Actor<C> {
                 placement.set_served(slot, true);
                 // One that was frozen before it was open has nothing that could have stood.
                 let since = self.frozen.remove(&slot);
-                self.unite(core, slot);
+                self.presence.unite(core, slot);
                 let stood = since.map(|at| core.environment.now().saturating_sub(at));
                 core.thaw(&of(slot), stood.unwrap_or_default());
                 let stood = stood.unwrap_or_default();
@@ -445,11 +445,6 @@ impl<C: SharedConnection> Actor<C> {
         }
     }
 
-    fn unite(&mut self, core: &Core<C>, slot: Slot) {
-        let (presence, frozen) = (&mut self.presence, &self.frozen);
-        presence.unite(core, slot, |slot| frozen.contains_key(&slot));
-    }
-
     /// A slot has come here with all that it had.
     fn arrived(
         &mut self,
@@ -467,8 +462,8 @@ impl<C: SharedConnection> Actor<C> {
             // What nobody can read is lost (NODE-9).
             core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
         }
-        self.unite(core, slot);
         clustered.placement.set_served(slot, true);
+        self.presence.unite(core, slot);
         core.thaw(&of(slot), Duration::ZERO);
         if let Some(homes) = &mut self.homes {
             homes.opened(slot);

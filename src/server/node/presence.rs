@@ -203,23 +203,28 @@ impl Presences {
         self.note_all(core.registry.directed_here(goes));
     }
 
-    /// A slot has come here, or stays after all: of the sessions that are here the registry knows again who among its
-    /// accounts, and the others here, was told of them. Of one that is not any more the end is on its way. Those whose slot
-    /// `goes` are told, and told of, from where they will be.
-    pub(super) fn unite<C: SharedConnection>(
+    /// A slot is served here, since it has come or stays after all: of the sessions that are here the registry knows again who
+    /// among its accounts, and the others here, was told of them. Of one that is not any more the end is on its way. Accounts
+    /// that are about to go are told, and told of, from where they will be.
+    pub(super) fn unite<C: SharedConnection>(&mut self, core: &Core<C>, slot: Slot) {
+        let is_here = |from: &str| is_known_here(core, from);
+        let is_served = |account: &str| core.registry.is_local(account);
+        let _of_others = self.ledgers.lose(Some(slot), is_here, |_| true);
+        let is_of_slot = |from: &str| slot_of(from) == slot && is_here(from);
+        let _of_slot = self.ledgers.lose(None, is_of_slot, is_served);
+    }
+
+    /// Somebody of the account, or this resource of it, has been told of a session, which is here by now, or is not.
+    fn note<C: SharedConnection>(
         &mut self,
         core: &Core<C>,
-        slot: Slot,
-        goes: impl Fn(Slot) -> bool,
+        account: &Arc<str>,
+        resource: Option<&str>,
+        from: &Arc<str>,
     ) {
-        let is_here = |from: &str| {
-            let (bare, resource) = from.split_once('/').unwrap_or((from, ""));
-            let session = core.registry.find(core.registry.key(bare), resource);
-            !goes(Slot::of(bare)) && session.is_some_and(|session| session.is_available())
-        };
-        let _here = self.ledgers.lose(Some(slot), is_here, |_| true);
-        let is_of_slot = |from: &str| slot_of(from) == slot && is_here(from);
-        let _of_slot = self.ledgers.lose(None, is_of_slot, |account| !goes(Slot::of(account)));
+        if !is_known_here(core, from) {
+            self.ledgers.note(account, resource, from);
+        }
     }
 
     fn note_all(&mut self, told: Vec<Told>) {
@@ -297,7 +302,7 @@ impl Presences {
             Some(resource) => core.registry.find(core.registry.key(account), resource).is_some(),
         };
         if is_there {
-            self.ledgers.note(account, resource, &word.from);
+            self.note(core, account, resource, &word.from);
         }
     }
 
@@ -337,7 +342,7 @@ impl Presences {
         }
         let is_heard = core.registry.hear(account, resource, stanza);
         if is_heard {
-            self.ledgers.note(account, resource, &word.from);
+            self.note(core, account, resource, &word.from);
         }
         is_heard
     }
@@ -390,7 +395,7 @@ impl Presences {
                 if let Some(word) = word.filter(|word| is_heard && word.is_available) {
                     // Where the others know of it by themselves, this one does too.
                     let is_divided = !self.ledgers.directed(account, &word.from).is_empty();
-                    self.ledgers.note(account, is_divided.then_some(&*resource), &word.from);
+                    self.note(core, account, is_divided.then_some(&*resource), &word.from);
                 }
             }
             Letter::Probe { .. } if broken!(ProbeUnheard) => {}
@@ -404,6 +409,13 @@ impl Presences {
         }
         None
     }
+}
+
+/// Whether the registry here knows who was told of a session: it is available, and its account acts here.
+fn is_known_here<C: SharedConnection>(core: &Core<C>, from: &str) -> bool {
+    let (bare, resource) = address::parts(from);
+    let session = || core.registry.find(core.registry.key(bare), resource.unwrap_or_default());
+    core.registry.is_local(bare) && session().is_some_and(|session| session.is_available())
 }
 
 /// Of the account of a full JID.

@@ -20,6 +20,8 @@ use crate::connection::SharedConnection;
 #[cfg(feature = "cluster")]
 use crate::session::SessionHandle;
 use crate::session::account::Account;
+#[cfg(feature = "cluster")]
+use crate::session::handle::ENDED;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
 use crate::session::outbound::Item;
@@ -178,12 +180,15 @@ pub(crate) struct Told {
 
 #[cfg(feature = "cluster")]
 impl<C: SharedConnection> Inner<C> {
-    /// The sessions of an account that have been available, those that are about to end as well: what tells their end may
-    /// be on its way.
+    /// The sessions of an account that are available, and those that end: what tells of that may be on its way. Of one that
+    /// has become unavailable everybody was told.
     fn known_of(&self, account: AccountKey<'_>) -> Vec<Arc<Shared<C>>> {
+        let is_known = |one: &Arc<Shared<C>>| {
+            one.number.load(Ordering::SeqCst) > 0 && (one.is_available() || one.has(ENDED))
+        };
         let known = |row: &Row<C>| {
             let sessions = row.slots.as_slice().iter().map(|slot| &slot.session);
-            sessions.filter(|one| one.number.load(Ordering::SeqCst) > 0).cloned().collect()
+            sessions.filter(|one| is_known(one)).cloned().collect()
         };
         self.table.with(account, known).unwrap_or_default()
     }
