@@ -355,11 +355,10 @@ impl World {
         .await;
     }
 
-    /// The server on which a session lives.
+    /// The server on which a session lives, or has lived.
     pub fn home(&self, session: &SessionHandle<Recorder>) -> &Server<Recorder> {
-        let is_home = |server: &&Server<Recorder>| {
-            server.registry().session(session.jid()).is_some_and(|one| one.id() == session.id())
-        };
+        let account = session.jid().to_bare();
+        let is_home = |server: &&Server<Recorder>| server.registry().is_local(account.as_str());
         self.0.servers.iter().find(is_home).unwrap_or_else(|| self.server())
     }
 

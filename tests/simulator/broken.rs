@@ -26,7 +26,7 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::KeptAfterMove, Weather::Calm, 0),
     (Break::LegsOutliveHome, Weather::Storm, 6),
     (Break::LegsOutliveEdge, Weather::Storm, 2),
-    (Break::LostUntold, Weather::Storm, 6),
+    (Break::LostUntold, Weather::Storm, 25),
     (Break::KeptStays, Weather::Calm, 0),
     (Break::ProbeUnheard, Weather::Calm, 1),
     (Break::TokenStays, Weather::Storm, 1),

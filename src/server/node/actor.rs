@@ -56,6 +56,8 @@ pub(super) struct Actor<C: SharedConnection> {
     frozen: BTreeMap<Slot, Duration>,
     /// Those that are to be handed over, as soon as nothing of them is under way.
     exports: BTreeSet<Slot>,
+    /// Slots are served since, and what was held for them is to be heard before anything is said here.
+    has_opened: bool,
     again: Option<Task>,
     /// What is left of a turn that was long, and when this one is.
     commands: VecDeque<Command<C>>,
@@ -97,6 +99,7 @@ impl<C: SharedConnection> Actor<C> {
             homes: None,
             frozen: BTreeMap::new(),
             exports: BTreeSet::new(),
+            has_opened: false,
             again: None,
             commands: VecDeque::new(),
             turn_ends: Duration::ZERO,
@@ -388,6 +391,7 @@ impl<C: SharedConnection> Actor<C> {
         let placement = &clustered.placement;
         let token = self.node.token(slot);
         placement.set_token(slot, token);
+        self.has_opened |= matches!(change, Change::Opened | Change::Arrived(_) | Change::Thawed);
         match change {
             // Its effect is another one.
             Change::Claim { .. } => {}
@@ -596,6 +600,15 @@ impl<C: SharedConnection> Actor<C> {
     /// What clients here have said, and what those whose accounts live here are told; whether that was anything.
     fn legs(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
         let now = core.environment.now();
+        if std::mem::take(&mut self.has_opened) {
+            // NODE-6: who is here speaks to each other from now on, and not past what was held.
+            self.node.settle(now);
+            self.carry_out(core, clustered);
+            if self.is_long(core) {
+                self.has_opened = true;
+                return true;
+            }
+        }
         let up = clustered.edges.take_said(now);
         let mut any = !up.is_empty();
         for SaidUp { slot, leg, number, said } in up {
