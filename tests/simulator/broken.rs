@@ -29,7 +29,7 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LostUntold, Weather::Storm, 25),
     (Break::KeptStays, Weather::Calm, 0),
     (Break::ProbeUnheard, Weather::Calm, 1),
-    (Break::TokenStays, Weather::Storm, 1),
+    (Break::TokenStays, Weather::Calm, 2),
     (Break::NoDeadline, Weather::Storm, 3),
     (Break::UnreadStays, Weather::Calm, 5),
 ];
