@@ -27,8 +27,6 @@ use crate::session::handle::Shared;
 use crate::session::outbound::Item;
 use crate::session::outbound::Validity;
 use crate::stanza::Stanza;
-#[cfg(feature = "cluster")]
-use crate::sync::atomic::Ordering;
 
 /// Presence for accounts of ours that live elsewhere.
 #[cfg(feature = "cluster")]
@@ -183,9 +181,7 @@ impl<C: SharedConnection> Inner<C> {
     /// The sessions of an account that are available, and those that end: what tells of that may be on its way. Of one that
     /// has become unavailable everybody was told.
     fn known_of(&self, account: AccountKey<'_>) -> Vec<Arc<Shared<C>>> {
-        let is_known = |one: &Arc<Shared<C>>| {
-            one.number.load(Ordering::SeqCst) > 0 && (one.is_available() || one.has(ENDED))
-        };
+        let is_known = |one: &Arc<Shared<C>>| one.is_available() || one.has(ENDED);
         let known = |row: &Row<C>| {
             let sessions = row.slots.as_slice().iter().map(|slot| &slot.session);
             sessions.filter(|one| is_known(one)).cloned().collect()
