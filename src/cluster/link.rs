@@ -167,6 +167,12 @@ impl Link {
         self.owes = Owes::News;
     }
 
+    /// A slot has begun something with a frame, and does not take it after all.
+    pub(super) fn return_begun(&mut self, seq: u64, slot: Slot) {
+        self.refuse(seq, slot);
+        self.finish(seq, slot);
+    }
+
     /// A slot will never finish what it has begun.
     pub(super) fn give_up(&mut self, slot: Slot) {
         let of = |(seq, slots): (&u64, &Vec<Slot>)| slots.contains(&slot).then_some(*seq);

@@ -16,7 +16,7 @@ use super::frame::{Receipt, Recipient};
 use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
-use super::record::{Lease, Record};
+use super::record::{Lease, Place, Record};
 use super::slots::{Change, Job, Slots};
 use super::view::{Incarnation, Slot, View};
 use super::{Settings, broken};
@@ -248,6 +248,17 @@ impl Node {
         }
     }
 
+    /// A slot leaves before it was open: a job is not done here, and what it was about comes again, to where the slot will
+    /// be. `false` where that is of this node itself: it is to be done here, or the slot stays.
+    pub(crate) fn refuse(&mut self, work: Work) -> bool {
+        let Some((from, seq)) = work.origin else { return false };
+        self.slots.finish(work.job);
+        if let Some(link) = self.links.get_mut(&from) {
+            link.return_begun(seq, work.job.slot);
+        }
+        true
+    }
+
     /// It is about to go: its slots move to others, then it [has left](Effect::Left), unless it `stays` for something
     /// else. It is asked to again when that is done.
     pub(crate) const fn leave(&mut self, stays: bool) {
@@ -329,8 +340,7 @@ impl Node {
         }
         match stored {
             Stored::Done => {
-                let opened = self.slots.claimed(job.slot, job.token);
-                self.effects.extend(opened.map(|change| Effect::Slot(job.slot, change)));
+                self.slots.claimed(job.slot, job.token);
             }
             // Of a term that this node has not heard of: another engine has another cluster (NODE-3).
             Stored::Refused { by } if by.term > self.member.view().term => {
@@ -372,6 +382,26 @@ impl Node {
         self.take_own();
     }
 
+    /// Slots are open from here on for which nothing is under way to where they were before, and of which `is_quiet` says
+    /// that nothing for them is on its way here; what is held for them goes first (NODE-6). Whoever is here may tell them
+    /// something himself after these effects.
+    pub(crate) fn open(&mut self, now: Duration, is_quiet: impl Fn(Slot) -> bool) {
+        let waiting = self.slots.waiting();
+        if waiting.is_empty() || !self.may_act(now) {
+            return;
+        }
+        let (view, record) = (self.member.view(), Arc::clone(self.member.record()));
+        for slot in waiting {
+            let passes = |flow: &Flow| flow.passes(record.place(slot), view, &self.settings);
+            let is_clear = self.flows.get(&slot).is_none_or(passes);
+            if (is_clear || broken!(self.settings, OpensAtOnce)) && is_quiet(slot) {
+                let change = self.slots.open(slot);
+                self.effects.extend(change.map(|change| Effect::Slot(slot, change)));
+            }
+        }
+        self.go_on();
+    }
+
     /// What follows from all that was handed in: what may go now goes, and what is due is done. Then there may be more
     /// [effects](Self::poll).
     pub(crate) fn settle(&mut self, now: Duration) {
@@ -409,7 +439,8 @@ impl Node {
         let gone = before.members.iter().map(|member| member.incarnation);
         let gone = gone.filter(|node| !record.has(*node));
         self.effects.extend(gone.map(Effect::Gone));
-        let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
+        let has_changed = |(slot, place): &(Slot, Place)| before.place(*slot) != *place;
+        let slots: Vec<_> = record.slots().filter(has_changed).map(|(slot, _)| slot).collect();
         let taken = slots.iter().map(|slot| (*slot, self.slots.take(me, now, *slot, &record)));
         let taken: Vec<_> = taken.collect();
         let freezes = |(slot, changes): &(Slot, Vec<Change>)| {

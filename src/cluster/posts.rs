@@ -129,8 +129,9 @@ impl Node {
         let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
         for slot in frame.slots() {
             let (place, view) = (self.record().place(slot), self.member.view());
+            let is_taken = place.owner != Some(self.member.me) || self.slots.is_open(slot);
             let flow = self.flows.entry(slot).or_default();
-            match place.owner.filter(|_| flow.goes(place, view, &self.settings)) {
+            match place.owner.filter(|_| is_taken && flow.goes(place, view, &self.settings)) {
                 Some(owner) => ways.entry(owner).or_default().push(slot),
                 None => {
                     flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot)));
@@ -169,7 +170,8 @@ impl Node {
                 continue;
             };
             let place = record.place(slot);
-            let goes_on = flow.goes_on(place, view, &self.settings);
+            let is_taken = place.owner != Some(self.member.me) || self.slots.is_open(slot);
+            let goes_on = is_taken && flow.goes_on(place, view, &self.settings);
             let Some(owner) = place.owner.filter(|_| goes_on) else {
                 self.holding.insert(slot);
                 continue;

@@ -1,10 +1,11 @@
 //! The slots that live here, and those on their way here: what each view makes of them (NODE-3, NODE-9).
 //!
 //! ```text
-//!            a view gives it, empty          the store has heard            a view moves it away
-//!   nothing ───────────────────────▶ claimed ───────────────────▶ open ◀──────────────────────▶ frozen
-//!      ▲  └──── a view gives it, and it has come with all it had ──▶┘        a view cancels that    │
-//!      └──────────────────────── a view gives it to another, or empties it ◀────────────────────────┘
+//!            a view gives it, empty          the store has heard            its flow is clear
+//!   nothing ───────────────────────▶ claimed ───────────────────▶ waiting ──────────────────▶ open
+//!      ▲  └──── a view gives it, and it has come with all it had ──▶┘  ▲                        │ a view moves it
+//!      │                                                               └── a view cancels ──┐   ▼
+//!      └──────────────────────── a view gives it to another, or empties it ◀─────────────── frozen
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ pub(super) struct Home {
     /// What it has here is of this beginning.
     lost: View,
     pub(super) state: State,
+    /// It has never been open, and began empty.
+    is_new: bool,
     /// What it has begun and not finished.
     jobs: usize,
     pub(super) frozen: Option<Freeze>,
@@ -34,6 +37,8 @@ pub(super) struct Home {
 pub(super) enum State {
     /// The store has not heard of it yet, and may take what somebody else writes.
     Claimed,
+    /// What the others here have sent to where it was before, and what is held for it, goes first (NODE-6).
+    Waiting,
     Open,
     /// The store has heard of a later owner, by this token: nothing goes on until a view says which.
     Deposed {
@@ -88,13 +93,13 @@ impl fmt::Debug for Export {
 pub(crate) enum Change {
     /// It lives here from now on, with nothing in memory: the store is to be told before anything is taken in.
     Claim { token: View },
-    /// It is served.
+    /// It is served, and has nothing in memory.
     Opened,
-    /// It has come with all that it had, and is served.
+    /// It has come with all that it had, and is to be served.
     Arrived(Export),
-    /// It is moving away.
+    /// It is moving away. What has come for it and waits for it to be open is to be [refused](super::node::Node::refuse).
     Frozen,
-    /// It stays after all.
+    /// It is served, with what it has: it has come, or stays after all.
     Thawed,
     /// It lives here no longer; `lost`: nor anywhere else what it had.
     GivenUp { lost: bool },
@@ -103,7 +108,7 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     homes: BTreeMap<Slot, Home>,
-    /// Those of them that are frozen or deposed.
+    /// Those of them that are frozen, waiting or deposed.
     unsteady: BTreeSet<Slot>,
     arriving: BTreeMap<Slot, Export>,
     /// What came of these cannot be read: the view in which the move had begun.
@@ -121,8 +126,9 @@ impl Slots {
     }
 
     fn note(&mut self, slot: Slot) {
-        let is_unsteady =
-            |home: &Home| home.frozen.is_some() || matches!(home.state, State::Deposed { .. });
+        let is_unsteady = |home: &Home| {
+            home.frozen.is_some() || matches!(home.state, State::Waiting | State::Deposed { .. })
+        };
         match self.home(slot).is_some_and(is_unsteady) {
             true => self.unsteady.insert(slot),
             false => self.unsteady.remove(&slot),
@@ -162,9 +168,9 @@ impl Slots {
         }
         if is_mine && !self.homes.contains_key(&slot) {
             let export = self.arriving.remove(&slot).filter(|export| export.lost == place.lost);
-            let state = if export.is_some() { State::Open } else { State::Claimed };
-            let (token, lost) = (place.since, place.lost);
-            self.homes.insert(slot, Home { token, lost, state, jobs: 0, frozen: None });
+            let state = if export.is_some() { State::Waiting } else { State::Claimed };
+            let (token, lost, is_new) = (place.since, place.lost, export.is_none());
+            self.homes.insert(slot, Home { token, lost, state, is_new, jobs: 0, frozen: None });
             changes.push(export.map_or(Change::Claim { token }, Change::Arrived));
         }
         if let Some(home) = self.homes.get_mut(&slot) {
@@ -182,11 +188,29 @@ impl Slots {
     }
 
     /// The store has heard of the claim with this token.
-    pub(super) fn claimed(&mut self, slot: Slot, token: View) -> Option<Change> {
+    pub(super) fn claimed(&mut self, slot: Slot, token: View) {
         let claimed = |home: &&mut Home| home.token == token && home.state == State::Claimed;
-        let home = self.homes.get_mut(&slot).filter(claimed)?;
+        if let Some(home) = self.homes.get_mut(&slot).filter(claimed) {
+            home.state = State::Waiting;
+        }
+        self.note(slot);
+    }
+
+    /// Those that are to be open once nothing goes before.
+    pub(super) fn waiting(&self) -> Vec<Slot> {
+        let is_waiting = |home: &Home| home.state == State::Waiting && home.frozen.is_none();
+        let waiting = self.unsteady().filter(|(_, home)| is_waiting(home));
+        waiting.map(|(slot, _)| slot).collect()
+    }
+
+    /// Nothing goes before a slot that was waiting.
+    pub(super) fn open(&mut self, slot: Slot) -> Option<Change> {
+        let is_waiting = |home: &&mut Home| home.state == State::Waiting && home.frozen.is_none();
+        let home = self.homes.get_mut(&slot).filter(is_waiting)?;
         home.state = State::Open;
-        home.frozen.is_none().then_some(Change::Opened)
+        let is_new = std::mem::take(&mut home.is_new);
+        self.note(slot);
+        Some(if is_new { Change::Opened } else { Change::Thawed })
     }
 
     /// It begins a job: until that is finished nothing of the slot is exported.
@@ -289,8 +313,8 @@ impl Slots {
     pub(super) fn due(&mut self, quiet: impl Fn(Slot) -> bool) -> Vec<Slot> {
         let due = |slot: &Slot| {
             let home = self.homes.get_mut(slot)?;
-            let is_open = home.state == State::Open;
-            let freeze = home.frozen.as_mut().filter(|freeze| is_open && !freeze.is_sent)?;
+            let has_all = matches!(home.state, State::Waiting | State::Open);
+            let freeze = home.frozen.as_mut().filter(|freeze| has_all && !freeze.is_sent)?;
             freeze.is_sent = home.jobs == 0 && quiet(*slot);
             freeze.is_sent.then_some(*slot)
         };
@@ -330,7 +354,10 @@ impl Home {
             }
             None => {
                 self.frozen = None;
-                (self.state == State::Open).then_some(Change::Thawed)
+                if self.state == State::Open {
+                    self.state = State::Waiting;
+                }
+                None
             }
         }
     }

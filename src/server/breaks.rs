@@ -56,6 +56,8 @@ mod made {
         GoneUnheard,
         /// Who becomes available is not told who is there at other nodes (PRES-13).
         ProbeUnheard,
+        /// The answer to a probe goes the long way to an account that has come meanwhile (NODE-6).
+        AnsweredFromAfar,
         /// Clients of a home that is lost stay connected (NODE-13).
         LegsOutliveHome,
         /// Clients of an edge that is lost stay connected (NODE-13).

@@ -36,6 +36,8 @@ breaks! {
     AckOnReceipt,
     /// Frames go to a new owner while the old one has not answered (NODE-6).
     NewOwnerAtOnce,
+    /// A slot that has come is open while something is under way to where it was (NODE-6).
+    OpensAtOnce,
     /// What came back goes behind what is new (NODE-6).
     ReturnedBehind,
     /// Members are judged by leases that were read before the record (NODE-8).
@@ -85,7 +87,7 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::NoDeadline, 21),
     (Break::NoMargin, 111),
     (Break::AckOnReceipt, 44),
-    (Break::NewOwnerAtOnce, 13),
+    (Break::NewOwnerAtOnce, 125),
     (Break::ReturnedBehind, 4),
     (Break::NewerViewHeard, 20),
     (Break::NoDrain, 4),
@@ -105,6 +107,7 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
 
 /// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.
 pub(super) const BY_HAND: &[Break] = &[
+    Break::OpensAtOnce,
     Break::AnswerRevives,
     Break::PresenceSentAgain,
     Break::SweepByOwner,

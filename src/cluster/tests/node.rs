@@ -9,8 +9,8 @@ use crate::cluster::engine::{Answer, Ask};
 use crate::cluster::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
 use crate::cluster::member::AskId;
 use crate::cluster::node::{Effect, Node, Stored, Work};
-use crate::cluster::record::{Lease, Member, Place, Record};
-use crate::cluster::slots::{Change, Job};
+use crate::cluster::record::{Lease, Member, Move, Place, Record};
+use crate::cluster::slots::{Change, Export, Job};
 use crate::cluster::view::{Incarnation, Slot, View};
 
 const ME: Incarnation = Incarnation(1);
@@ -84,7 +84,31 @@ impl World {
         world
     }
 
+    /// One that has got their slot, with all that it had, and has sent it something before: that has no answer yet.
+    fn with_theirs(broken: Option<Break>) -> Self {
+        let mut world = Self::new(broken);
+        world.say("0");
+        let mut moving = record(2, &[ME, OTHER], [ME, OTHER], [1, 1]);
+        moving.places[1].moving = Some(Move { to: ME, began: view(2) });
+        world.see(moving);
+        let export = Export {
+            slot: THEIRS,
+            began: view(2),
+            lost: view(1),
+            seen: view(2),
+            content: (*b"all").into(),
+            outgoing: Vec::new(),
+        };
+        let frame = Arc::new(Frame { source: None, body: Body::Export(export) });
+        world.hear_post(OTHER, 2, vec![Numbered { seq: 1, view: view(2), frame }], 0, &[]);
+        let mut come = record(3, &[ME, OTHER], [ME, ME], [1, 1]);
+        come.places[1].since = view(3);
+        world.see(come);
+        world
+    }
+
     fn take(&mut self) {
+        self.node.open(self.now, |_| true);
         self.node.settle(self.now);
         while let Some(effect) = self.node.poll() {
             match effect {
@@ -129,11 +153,21 @@ impl World {
         refused: &[u64],
     ) {
         let frame = Arc::new(Frame { source: Some(source), body: stanza("hello", MINE) });
+        let frames = vec![Numbered { seq, view: view(stamp), frame }];
+        self.hear_post(from, stamp, frames, handled, refused);
+    }
+
+    fn hear_post(
+        &mut self,
+        from: Incarnation,
+        seen: u64,
+        frames: Vec<Numbered>,
+        handled: u64,
+        refused: &[u64],
+    ) {
         let refused =
             refused.iter().map(|seq| Refused { seq: *seq, slots: vec![THEIRS] }).collect();
-        let frames = vec![Numbered { seq, view: view(stamp), frame }];
-        let post =
-            Post { from, view: view(stamp), base: 1, frames, handled, refused, again: false };
+        let post = Post { from, view: view(seen), base: 1, frames, handled, refused, again: false };
         self.node.handle_post(self.now, &post.encode());
         self.take();
     }
@@ -217,6 +251,7 @@ fn node_2_a_fenced_node_wants_nothing_any_more() {
     world.node.submit(world.now, MINE, vec![], (*b"").into(), Receipt::default());
     let late = world.now + ms(60_000);
     world.node.handle_timeout(late);
+    world.node.open(world.now, |_| true);
     world.node.settle(world.now);
     let effects: Vec<_> = std::iter::from_fn(|| world.node.poll()).collect();
     assert!(matches!(effects[..], [Effect::Fenced]), "{effects:?}");
@@ -255,6 +290,7 @@ fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
     );
     let written = |world: &mut World| {
         let mut written = Vec::new();
+        world.node.open(world.now, |_| true);
         world.node.settle(world.now);
         while let Some(effect) = world.node.poll() {
             if let Effect::Ask(_, Ask::Replace { over, record }) = effect {
@@ -266,6 +302,7 @@ fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
     assert_eq!(written(&mut world), [], "a later view may say who has it");
     world.now += ms(400);
     world.node.handle_timeout(world.now);
+    world.node.open(world.now, |_| true);
     world.node.settle(world.now);
     while let Some(effect) = world.node.poll() {
         if let Effect::Ask(id, Ask::Renew { .. }) = effect {
@@ -477,7 +514,68 @@ fn node_10_what_goes_to_a_slot_that_has_come_here_is_handled_here() {
     world.say("0");
     world.posts();
     world.see(record(2, &[ME], [ME, ME], [1, 2]));
-    assert_eq!(world.handled().len(), 1);
+    assert_eq!(world.handled().len(), 0, "the store has not heard of its owner");
+    world.node.handle_stored(world.now, Job { slot: THEIRS, token: view(2) }, Stored::Done);
+    world.take();
+    let opened = |effect: &Effect| matches!(effect, Effect::Slot(THEIRS, Change::Opened));
+    let handles = |effect: &Effect| matches!(effect, Effect::Handle { .. });
+    let [.., first, last] = &world.wanted[..] else { panic!("{:?}", world.wanted) };
+    assert!(opened(first) && handles(last), "{:?}", world.wanted);
+}
+
+/// That is open, and elsewhere again, as if it had never been here.
+#[test]
+fn node_9_what_comes_for_a_slot_that_leaves_before_it_is_open_is_refused() {
+    let mut world = World::with_theirs(None);
+    let frame = Arc::new(Frame { source: None, body: stanza("early", THEIRS) });
+    world.hear_post(OTHER, 3, vec![Numbered { seq: 2, view: view(3), frame }], 0, &[]);
+    let [work] = world.handled()[..] else { panic!("{:?}", world.wanted) };
+    assert!(!world.node.does(work.job), "it waits");
+    let mut leaves = record(4, &[ME, OTHER], [ME, ME], [1, 1]);
+    leaves.places[1].since = view(3);
+    leaves.places[1].moving = Some(Move { to: OTHER, began: view(4) });
+    world.wanted.clear();
+    world.see(leaves);
+    let slot = |effect: &Effect| matches!(effect, Effect::Slot(THEIRS, Change::Frozen));
+    assert!(world.wanted.iter().any(slot), "{:?}", world.wanted);
+    assert!(world.node.refuse(work));
+    world.take();
+    let posts = world.posts();
+    let (to, post) = posts.last().expect("an answer");
+    let refused = Refused { seq: 2, slots: vec![THEIRS] };
+    assert_eq!((*to, post.handled, &post.refused[..]), (OTHER, 2, &[refused][..]));
+}
+
+/// Nobody here may speak to it before what was sent to where it was has an answer (NODE-6).
+#[test]
+fn node_6_a_slot_that_has_come_is_open_when_nothing_is_under_way_to_where_it_was() {
+    for broken in [None, Some(Break::OpensAtOnce)] {
+        let mut world = World::with_theirs(broken);
+        assert_eq!(
+            world.node.serves(THEIRS),
+            broken.is_some(),
+            "its former owner has not said what it took"
+        );
+        if broken.is_some() {
+            continue;
+        }
+        world.say("1");
+        assert_eq!(world.handled().len(), 0);
+        world.hear_post(OTHER, 3, Vec::new(), 1, &[1]);
+        assert!(world.node.serves(THEIRS));
+        let effects = world.wanted.iter().filter(|effect| !matches!(effect, Effect::Post(..)));
+        let effects: Vec<_> = effects.collect();
+        let [
+            ..,
+            Effect::Slot(THEIRS, Change::Thawed),
+            Effect::Handle { bytes, .. },
+            Effect::Handle { bytes: next, .. },
+        ] = &effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert_eq!((&**bytes, &**next), (&b"0"[..], &b"1"[..]));
+    }
 }
 
 #[test]

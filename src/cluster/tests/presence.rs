@@ -69,6 +69,17 @@ impl Present {
         waiting.expect("ends")
     }
 
+    /// What has come about in a slot is lost with it.
+    pub(super) fn lose(&self, slot: Slot, slots: u16, pictures: &mut Pictures) {
+        let of_slot =
+            self.sessions.iter().filter(|(account, _)| Slot::among(account, slots) == slot);
+        let is_true =
+            |(account, spell): &(&Arc<str>, &Spell)| pictures.truth.get(*account) == Some(*spell);
+        let lost: Vec<_> =
+            of_slot.filter(is_true).map(|(account, _)| Arc::clone(account)).collect();
+        lost.iter().for_each(|account| pictures.vanishes(account));
+    }
+
     pub(super) fn drop_slot(&mut self, slot: Slot, slots: u16) {
         let is_meant = |account: &str| Slot::among(account, slots) == slot;
         self.sessions.retain(|account, _| !is_meant(account));

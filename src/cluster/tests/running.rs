@@ -206,6 +206,7 @@ impl<'a> Life<'a> {
                 self.node.handle_timeout(now);
             }
             self.work();
+            self.node.open(now, |_| true);
             self.node.settle(now);
             while let Some(effect) = self.node.poll() {
                 match effect {

@@ -35,7 +35,8 @@ impl World {
     fn serving() -> Self {
         let mut world = Self::new();
         assert_eq!(world.see(place(ME, 1, 1, None)), [Change::Claim { token: view(1) }]);
-        assert_eq!(world.slots.claimed(SLOT, view(1)), Some(Change::Opened));
+        world.slots.claimed(SLOT, view(1));
+        assert_eq!(world.slots.open(SLOT), Some(Change::Opened));
         world
     }
 
@@ -71,11 +72,16 @@ fn node_3_an_empty_slot_is_served_when_the_store_has_heard_of_its_owner() {
     let mut world = World::new();
     assert_eq!(world.see(place(ME, 3, 3, None)), [Change::Claim { token: view(3) }]);
     assert!(!world.serves());
-    assert_eq!(world.slots.claimed(SLOT, view(2)), None, "of an earlier one");
-    assert!(!world.serves());
-    assert_eq!(world.slots.claimed(SLOT, view(3)), Some(Change::Opened));
+    world.slots.claimed(SLOT, view(2));
+    assert_eq!(world.slots.waiting(), [], "of an earlier one");
+    assert_eq!(world.slots.open(SLOT), None);
+    world.slots.claimed(SLOT, view(3));
+    assert_eq!(world.slots.waiting(), [SLOT]);
+    assert!(!world.serves(), "something may go before it");
+    assert_eq!(world.slots.open(SLOT), Some(Change::Opened));
     assert!(world.serves());
-    assert_eq!(world.slots.claimed(SLOT, view(3)), None);
+    world.slots.claimed(SLOT, view(3));
+    assert_eq!(world.slots.open(SLOT), None);
 }
 
 #[test]
@@ -87,7 +93,8 @@ fn node_3_what_the_store_refuses_is_served_no_more() {
     assert!(!world.serves());
     assert_eq!(world.slots.usurped(view(3)), [], "a view may say who");
     assert_eq!(world.slots.usurped(view(4)), [SLOT], "no view has said it");
-    assert_eq!(world.slots.claimed(SLOT, view(1)), None, "an answer from before");
+    world.slots.claimed(SLOT, view(1));
+    assert_eq!(world.slots.open(SLOT), None, "an answer from before");
     assert_eq!(world.see(place(ME, 1, 1, None)), []);
     assert!(!world.serves());
     assert_eq!(world.see(place(OTHER, 4, 4, None)), [Change::GivenUp { lost: true }]);
@@ -125,6 +132,7 @@ fn node_9_a_job_of_an_earlier_stay_is_not_one_of_this() {
     world.see(place(OTHER, 2, 2, None));
     world.see(place(ME, 3, 3, None));
     world.slots.claimed(SLOT, view(3));
+    world.slots.open(SLOT);
     let _new = world.slots.begin(SLOT).unwrap();
     world.slots.finish(old);
     world.see(place(ME, 3, 3, Some((OTHER, 4))));
@@ -136,7 +144,9 @@ fn node_9_a_cancelled_move_goes_on_where_it_was() {
     let mut world = World::serving();
     world.see(place(ME, 1, 1, Some((OTHER, 2))));
     assert_eq!(world.slots.due(|_| true), [SLOT]);
-    assert_eq!(world.see(place(ME, 3, 1, None)), [Change::Thawed]);
+    assert_eq!(world.see(place(ME, 3, 1, None)), []);
+    assert!(!world.serves(), "something may be held for it");
+    assert_eq!(world.slots.open(SLOT), Some(Change::Thawed));
     assert!(world.serves());
     assert_eq!(world.export(), None);
     // And begun again, maybe unseen in between.
@@ -152,7 +162,8 @@ fn node_9_a_slot_that_was_not_open_yet_is_not_exported() {
     let mut world = World::new();
     world.see(place(ME, 1, 1, Some((OTHER, 2))));
     assert_eq!(world.slots.due(|_| true), []);
-    assert_eq!(world.slots.claimed(SLOT, view(1)), None, "frozen");
+    world.slots.claimed(SLOT, view(1));
+    assert_eq!(world.slots.open(SLOT), None, "frozen");
     assert_eq!(world.slots.due(|_| true), [SLOT]);
 }
 
@@ -165,6 +176,8 @@ fn node_9_what_has_arrived_lives_here_when_a_view_says_so() {
     assert!(!world.serves());
     let [Change::Arrived(export)] = &world.see(place(ME, 3, 1, None))[..] else { panic!() };
     assert_eq!(*export.content, *b"all");
+    assert!(!world.serves(), "something may go before it");
+    assert_eq!(world.slots.open(SLOT), Some(Change::Thawed));
     assert!(world.serves());
     assert_eq!(world.slots.home(SLOT).unwrap().token, view(3));
     assert_eq!(world.slots.home(SLOT).unwrap().state, State::Open);
@@ -207,4 +220,19 @@ fn node_9_a_move_that_takes_too_long_is_late() {
     assert_eq!(world.slots.next_late(&settings), Some(NOW + settings.patience));
     assert_eq!(world.slots.late(NOW, &settings), []);
     assert_eq!(world.slots.late(NOW + settings.patience, &settings), [SLOT]);
+}
+
+#[test]
+fn node_9_a_slot_that_leaves_before_it_is_open_takes_along_what_had_come_with_it() {
+    let mut world = World::new();
+    world.see(place(OTHER, 1, 1, Some((ME, 2))));
+    world.arrive(2, 1);
+    world.see(place(ME, 3, 1, None));
+    let job = world.slots.begin(SLOT).unwrap();
+    assert_eq!(world.see(place(ME, 3, 1, Some((OTHER, 4)))), [Change::Frozen]);
+    assert_eq!(world.slots.open(SLOT), None);
+    assert_eq!(world.slots.due(|_| true), [], "what has come for it is to be refused first");
+    world.slots.finish(job);
+    assert_eq!(world.slots.due(|_| true), [SLOT]);
+    assert_eq!(world.export().unwrap().lost, view(1));
 }

@@ -76,6 +76,8 @@ pub(super) struct Host {
     writes: VecDeque<Work>,
     /// What each account has to do.
     pub(super) jobs: BTreeMap<Arc<str>, Jobs>,
+    /// What has come for slots that are not open yet.
+    early: BTreeMap<Slot, Vec<Effect>>,
     /// Posted last: posted once more after a reconnect.
     pub(super) recent: VecDeque<(Incarnation, Arc<[u8]>)>,
     /// What the accounts of each slot have done here.
@@ -343,6 +345,7 @@ impl World {
             _ => {}
         }
         let Some(host) = self.hosts.get_mut(&inc) else { return };
+        host.node.open(clock, |_| true);
         host.node.settle(clock);
         let view = host.node.record().view;
         if view < host.view {
@@ -369,81 +372,94 @@ impl World {
             self.call_store(inc, work, Op::Write);
         }
         while let Some(effect) = self.next_effect(inc) {
-            match effect {
-                Effect::Ask(id, ask) => {
-                    if !self.is_cut(inc) {
-                        let delay = if self.now < self.slow_until {
-                            self.range(1, 500) * MS
-                        } else {
-                            self.delay()
-                        };
-                        self.at(self.now + delay, Event::Ask(inc, id, ask, self.epoch));
-                    }
+            self.effect(inc, effect);
+        }
+    }
+
+    fn effect(&mut self, inc: Incarnation, effect: Effect) {
+        let Some(host) = self.hosts.get_mut(&inc) else { return };
+        if let Effect::Hear { work, .. } | Effect::Handle { work, .. } = &effect
+            && !host.node.does(work.job)
+        {
+            if host.node.has(work.job) {
+                host.early.entry(work.slot()).or_default().push(effect);
+            }
+            return;
+        }
+        match effect {
+            Effect::Ask(id, ask) => {
+                if !self.is_cut(inc) {
+                    let delay = if self.now < self.slow_until {
+                        self.range(1, 500) * MS
+                    } else {
+                        self.delay()
+                    };
+                    self.at(self.now + delay, Event::Ask(inc, id, ask, self.epoch));
                 }
-                Effect::CountTerm(instance) => {
-                    let at = self.now + self.store_delay();
-                    self.at(at, Event::Term(inc, instance));
-                }
-                Effect::Claim { slot, token } => {
-                    self.begins_empty(inc, slot);
-                    let work = Work { job: Job { slot, token }, origin: None };
-                    self.call_store(inc, work, Op::Claim);
-                }
-                Effect::Slot(slot, change) => self.changed(inc, slot, change),
-                Effect::Export(slot) => {
-                    let Some(host) = self.hosts.get_mut(&inc) else { return };
-                    let done = host.done.get(&slot).copied().unwrap_or_default().to_be_bytes();
-                    let present = self.export_present(inc, slot);
-                    let Some(host) = self.hosts.get_mut(&inc) else { return };
-                    let content = [&done[..], &present].concat();
-                    host.node.export(host.clock(self.now), slot, content.into());
-                }
-                Effect::Told { .. } | Effect::Misfit(_) | Effect::Freezing(_) => {}
-                Effect::Fenced => {
-                    self.log(|| format!("{inc:?} is fenced"));
-                    self.count("fenced");
+            }
+            Effect::CountTerm(instance) => {
+                let at = self.now + self.store_delay();
+                self.at(at, Event::Term(inc, instance));
+            }
+            Effect::Claim { slot, token } => {
+                self.begins_empty(inc, slot);
+                let work = Work { job: Job { slot, token }, origin: None };
+                self.call_store(inc, work, Op::Claim);
+            }
+            Effect::Slot(slot, change) => self.changed(inc, slot, change),
+            Effect::Export(slot) => {
+                let Some(host) = self.hosts.get_mut(&inc) else { return };
+                let done = host.done.get(&slot).copied().unwrap_or_default().to_be_bytes();
+                let present = self.export_present(inc, slot);
+                let Some(host) = self.hosts.get_mut(&inc) else { return };
+                let content = [&done[..], &present].concat();
+                host.node.export(host.clock(self.now), slot, content.into());
+            }
+            Effect::Told { .. } | Effect::Misfit(_) | Effect::Freezing(_) => {}
+            Effect::Fenced => {
+                self.log(|| format!("{inc:?} is fenced"));
+                self.count("fenced");
+                self.mourn(inc);
+                self.gone(inc);
+            }
+            Effect::Left => {
+                self.log(|| format!("{inc:?} has left"));
+                self.count("left");
+                self.engine.release(inc);
+                // Where nobody stays there is nobody to take what it has.
+                let has = |host: &Host| host.node.record().concerns(inc);
+                if self.hosts.get(&inc).is_some_and(has) {
                     self.mourn(inc);
-                    self.gone(inc);
                 }
-                Effect::Left => {
-                    self.log(|| format!("{inc:?} has left"));
-                    self.count("left");
-                    self.engine.release(inc);
-                    // Where nobody stays there is nobody to take what it has.
-                    let has = |host: &Host| host.node.record().concerns(inc);
-                    if self.hosts.get(&inc).is_some_and(has) {
-                        self.mourn(inc);
-                    }
-                    self.gone(inc);
-                }
-                Effect::Post(to, post) => {
-                    self.count("posts");
-                    *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
-                    self.post(inc, to, post);
-                }
-                // No client is in this world.
-                Effect::Up { .. }
-                | Effect::Down { .. }
-                | Effect::Broken(_)
-                | Effect::Emptied(_)
-                | Effect::Gone(_) => {}
-                Effect::Hear { account, word, bytes, work } => {
-                    self.hear(inc, &account, &word, &bytes);
-                    self.finish(inc, work);
-                }
-                Effect::Lost { slots, only } => self.sweep(inc, &slots, only),
-                Effect::Handle { account, bytes, work } if presence::is_probe(&bytes) => {
-                    self.answer_probe(inc, &account, &bytes);
-                    self.finish(inc, work);
-                }
-                Effect::Handle { account, bytes, work } => {
-                    let Some(host) = self.hosts.get_mut(&inc) else { return };
-                    let jobs = host.jobs.entry(Arc::clone(&account)).or_default();
-                    jobs.push_back((bytes, work));
-                    if jobs.len() == 1 {
-                        let at = self.now + self.work_delay();
-                        self.at(at, Event::Do(inc, account));
-                    }
+                self.gone(inc);
+            }
+            Effect::Post(to, post) => {
+                self.count("posts");
+                *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
+                self.post(inc, to, post);
+            }
+            // No client is in this world.
+            Effect::Up { .. }
+            | Effect::Down { .. }
+            | Effect::Broken(_)
+            | Effect::Emptied(_)
+            | Effect::Gone(_) => {}
+            Effect::Hear { account, word, bytes, work } => {
+                self.hear(inc, &account, &word, &bytes);
+                self.finish(inc, work);
+            }
+            Effect::Lost { slots, only } => self.sweep(inc, &slots, only),
+            Effect::Handle { account, bytes, work } if presence::is_probe(&bytes) => {
+                self.answer_probe(inc, &account, &bytes);
+                self.finish(inc, work);
+            }
+            Effect::Handle { account, bytes, work } => {
+                let Some(host) = self.hosts.get_mut(&inc) else { return };
+                let jobs = host.jobs.entry(Arc::clone(&account)).or_default();
+                jobs.push_back((bytes, work));
+                if jobs.len() == 1 {
+                    let at = self.now + self.work_delay();
+                    self.at(at, Event::Do(inc, account));
                 }
             }
         }
@@ -452,6 +468,7 @@ impl World {
     fn next_effect(&mut self, inc: Incarnation) -> Option<Effect> {
         let host = self.hosts.get_mut(&inc)?;
         host.node.poll().or_else(|| {
+            host.node.open(host.clock(self.now), |_| true);
             host.node.settle(host.clock(self.now));
             host.node.poll()
         })
@@ -488,8 +505,7 @@ impl World {
         self.log(|| format!("{inc:?} {slot:?} {change:?}"));
         let Some(host) = self.hosts.get_mut(&inc) else { return };
         match change {
-            Change::Opened => {}
-            Change::Thawed => self.thaw_present(inc, slot),
+            Change::Opened | Change::Thawed => self.thaw_present(inc, slot),
             Change::Arrived(export) => {
                 let (done, present) = export.content.split_first_chunk().unwrap();
                 let done = u64::from_be_bytes(*done);
@@ -499,22 +515,42 @@ impl World {
                 let truth = self.truth.get(&slot).copied().unwrap_or_default();
                 if (truth.lost, truth.done) != (export.lost, done) {
                     let what = format!("{slot:?} arrives with {done} of {}", truth.done);
-                    return self.fail(what);
+                    self.fail(what);
                 }
+                return;
             }
             Change::GivenUp { lost } => {
                 host.done.remove(&slot);
+                host.early.remove(&slot);
+                if lost {
+                    // Some of it may be younger than the view that says so.
+                    host.present.lose(slot, self.slots, &mut self.pictures);
+                }
                 host.present.drop_slot(slot, self.slots);
                 if lost {
                     self.mourn_slot(inc, slot);
                 }
                 return;
             }
-            Change::Frozen => return host.present.freeze(slot),
+            Change::Frozen => {
+                host.present.freeze(slot);
+                if let Some(early) = host.early.get_mut(&slot) {
+                    let node = &mut host.node;
+                    early.retain(|effect| match effect {
+                        Effect::Handle { work, .. } | Effect::Hear { work, .. } => {
+                            !node.refuse(*work)
+                        }
+                        _ => false,
+                    });
+                }
+                return;
+            }
             Change::Claim { .. } => return,
         }
         self.serving.insert(slot, inc);
         self.acts_alone(inc, slot);
+        let early = self.hosts.get_mut(&inc).and_then(|host| host.early.remove(&slot));
+        early.into_iter().flatten().for_each(|effect| self.effect(inc, effect));
     }
 
     /// The accounts of each slot do something: in memory, and in the store.
@@ -656,6 +692,7 @@ impl World {
             cut: false,
             deposed: false,
             jobs: BTreeMap::new(),
+            early: BTreeMap::new(),
             recent: VecDeque::new(),
             backlog: VecDeque::new(),
             writes: VecDeque::new(),

@@ -12,6 +12,8 @@ use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
+#[cfg(feature = "cluster")]
+use crate::server::breaks::broken;
 use crate::server::{Core, Task};
 use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
@@ -193,7 +195,12 @@ impl<C: SharedConnection> Core<C> {
 #[cfg(feature = "cluster")]
 impl<C: SharedConnection> Core<C> {
     fn answer_afar(&self, asker: &str, answer: Stanza, validity: Validity<'_>) {
-        if let Some(node) = &self.node {
+        let (account, resource) = address::parts(asker);
+        if self.is_here(account) && !broken!(AnsweredFromAfar) {
+            // By now. What is said to it next goes directly too.
+            let resource = resource.unwrap_or_default();
+            self.registry.answered(account, resource, &answer, validity);
+        } else if let Some(node) = &self.node {
             node.answer(asker, answer, validity);
         }
     }

@@ -26,8 +26,6 @@ pub(in crate::server) struct Homes<C: SharedConnection> {
     pub(super) of_slots: BTreeSet<(Slot, LegId)>,
     ready: Arc<Ready>,
     timers: BTreeSet<(Duration, LegId)>,
-    /// What has come for a slot before it was open.
-    early: BTreeMap<Slot, Vec<(LegId, u64, Up)>>,
     pub(super) said: Vec<SaidDown>,
 }
 
@@ -89,8 +87,8 @@ impl<C: SharedConnection> Homes<C> {
     ) -> Self {
         let ready = Arc::new(Ready { legs: Mutex::default(), wake: Box::new(wake) });
         let (homes, timers, said) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        let (of_slots, early) = (BTreeSet::new(), BTreeMap::new());
-        Self { core, connect, marks, homes, of_slots, ready, timers, early, said }
+        let of_slots = BTreeSet::new();
+        Self { core, connect, marks, homes, of_slots, ready, timers, said }
     }
 
     /// What has been said since, in its order.
@@ -209,34 +207,20 @@ impl<C: SharedConnection> Homes<C> {
         }
     }
 
-    /// Something has come for a slot that lives here and is not open yet.
-    pub(in crate::server) fn put_by(&mut self, slot: Slot, leg: LegId, number: u64, said: Up) {
-        self.early.entry(slot).or_default().push((leg, number, said));
-    }
-
-    /// A slot is open, or stays here after all.
-    pub(in crate::server) fn opened(&mut self, slot: Slot) {
-        self.take_early(slot);
+    /// A slot is open.
+    pub(in crate::server) fn opened(&self, slot: Slot) {
         self.of_slot(slot).for_each(|leg| self.ready.ring(leg));
     }
 
-    pub(super) fn take_early(&mut self, slot: Slot) {
-        for (leg, number, said) in self.early.remove(&slot).unwrap_or_default() {
-            self.handle_up(slot, leg, number, said);
-        }
-    }
-
-    /// A slot goes on, after it has stood for so long.
-    pub(in crate::server) fn thawed(&mut self, slot: Slot, stood: Duration) {
+    /// A slot is about to be [`opened`](Self::opened), after it has stood for so long.
+    pub(in crate::server) fn thaw(&mut self, slot: Slot, stood: Duration) {
         for leg in self.of_slot(slot).collect::<Vec<_>>() {
             self.homes.get_mut(&leg).into_iter().for_each(|home| home.driver.thaw(stood));
         }
-        self.opened(slot);
     }
 
     /// A slot is elsewhere now, or nowhere: nothing is said.
     pub(in crate::server) fn give_up(&mut self, slot: Slot) {
-        self.early.remove(&slot);
         for leg in self.of_slot(slot).collect::<Vec<_>>() {
             self.take(leg).into_iter().for_each(|home| home.driver.let_go());
         }

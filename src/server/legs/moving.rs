@@ -29,8 +29,6 @@ struct Line {
 impl<C: SharedConnection> Homes<C> {
     /// All of a slot that stands still, as they are; they stay. `None`: one still waits for something.
     pub(in crate::server) fn export(&mut self, slot: Slot) -> Option<Leaving> {
-        // Of one that was to leave before it was open.
-        self.take_early(slot);
         let mut leaving = Leaving::default();
         for id in self.of_slot(slot).collect::<Vec<_>>() {
             let Some(home) = self.homes.get_mut(&id) else { continue };

@@ -528,25 +528,6 @@ fn node_19_an_edge_that_goes_ends_transports_and_no_session() {
 }
 
 #[test]
-fn node_14_what_came_before_its_slot_was_open_goes_along() {
-    let world = World::new(true, Limits::default());
-    let between = world.between();
-    between.is_held.store(true, Ordering::Relaxed);
-    let mut client = world.connect(Framing::Stream);
-    _ = client.say(&(header() + &plain()));
-    _ = client.say(&(header() + BIND));
-    let slot = Slot::of("romeo@example.com");
-    let mut homes = between.homes.lock();
-    let early = std::mem::take(&mut *between.held.lock());
-    assert!(matches!(early[0].said, Up::Open(_)));
-    for SaidUp { slot, leg, number, said } in early {
-        homes.put_by(slot, LegId { edge: EDGE, number: leg }, number, said);
-    }
-    let leaving = homes.export(slot).unwrap();
-    assert_eq!((leaving.unbound.len(), homes.len()), (1, 1));
-}
-
-#[test]
 fn node_14_while_its_slot_moves_a_client_is_told_nothing_and_is_not_read() {
     let world = World::new(true, Limits::default());
     let mut client = world.connect(Framing::Stream);

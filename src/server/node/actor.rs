@@ -54,10 +54,10 @@ pub(super) struct Actor<C: SharedConnection> {
     homes: Option<Homes<C>>,
     /// Since when they stand still.
     frozen: BTreeMap<Slot, Duration>,
+    /// What has come for slots that are not open yet.
+    early: BTreeMap<Slot, Vec<Effect>>,
     /// Those that are to be handed over, as soon as nothing of them is under way.
     exports: BTreeSet<Slot>,
-    /// Slots are served since, and what was held for them is to be heard before anything is said here.
-    has_opened: bool,
     again: Option<Task>,
     /// What is left of a turn that was long, and when this one is.
     commands: VecDeque<Command<C>>,
@@ -98,8 +98,8 @@ impl<C: SharedConnection> Actor<C> {
             is_over: false,
             homes: None,
             frozen: BTreeMap::new(),
+            early: BTreeMap::new(),
             exports: BTreeSet::new(),
-            has_opened: false,
             again: None,
             commands: VecDeque::new(),
             turn_ends: Duration::ZERO,
@@ -163,13 +163,19 @@ impl<C: SharedConnection> Actor<C> {
                 self.carry_out(core, clustered);
             }
             if self.is_long(core) {
-                self.node.settle(core.environment.now());
-                cx.waker().wake_by_ref();
+                self.rest(core, cx);
                 break;
             }
             is_idle &= !self.hear(core, clustered, cx);
             self.greet(core, clustered);
             is_idle &= !self.carry_out(core, clustered);
+            self.node.open(core.environment.now(), |slot| !clustered.inbox.has_for(slot));
+            is_idle &= !self.carry_out(core, clustered);
+            if self.is_long(core) {
+                // Whoever is here says nothing past what is to be done.
+                self.rest(core, cx);
+                break;
+            }
             is_idle &= !self.legs(core, clustered);
             is_idle &= !acknowledge(clustered);
             is_idle &= !self.hand_over(core, clustered);
@@ -296,7 +302,13 @@ impl<C: SharedConnection> Actor<C> {
         any
     }
 
-    /// Whether the others of this thread have waited long enough.
+    /// The others of this thread have waited long enough.
+    fn rest(&mut self, core: &Core<C>, cx: &Context<'_>) {
+        self.node.settle(core.environment.now());
+        cx.waker().wake_by_ref();
+    }
+
+    /// Whether they have.
     fn is_long(&self, core: &Core<C>) -> bool {
         core.environment.now() >= self.turn_ends
     }
@@ -326,15 +338,14 @@ impl<C: SharedConnection> Actor<C> {
                 let Some(effect) = self.presence.wait(effect) else { return };
                 self.handle(core, clustered, effect);
             }
-            Effect::Up { slot, leg, number, said, work } => {
-                if let Some(homes) = &mut self.homes {
-                    match self.node.does(work.job) {
-                        true => homes.handle_up(slot, leg, number, said),
-                        false => homes.put_by(slot, leg, number, said),
-                    }
+            Effect::Up { slot, leg, number, said, work } if self.node.does(work.job) => {
+                let is_there = self.node.record().has(leg.edge);
+                if let Some(homes) = self.homes.as_mut().filter(|_| is_there) {
+                    homes.handle_up(slot, leg, number, said);
                 }
                 self.node.finish(core.environment.now(), work);
             }
+            Effect::Up { work, .. } => self.put_by(work, effect),
             Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
             Effect::Broken(_) | Effect::Emptied(_) if broken!(LegsOutliveHome) => {}
             Effect::Broken(leg) => clustered.edges.broken(leg),
@@ -391,7 +402,6 @@ impl<C: SharedConnection> Actor<C> {
         let placement = &clustered.placement;
         let token = self.node.token(slot);
         placement.set_token(slot, token);
-        self.has_opened |= matches!(change, Change::Opened | Change::Arrived(_) | Change::Thawed);
         match change {
             // Its effect is another one.
             Change::Claim { .. } => {}
@@ -400,36 +410,26 @@ impl<C: SharedConnection> Actor<C> {
                 if token.is_some_and(|token| token.number > 0) {
                     clustered.inbox.figures.lock().lost += 1;
                 }
-                placement.set_served(slot, true);
-                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
-                for effect in self.presence.opened(slot) {
-                    self.effect(core, clustered, effect);
-                }
+                self.goes_on(core, clustered, slot);
             }
             Change::Arrived(export) => {
                 clustered.inbox.figures.lock().moved += 1;
-                self.arrived(core, clustered, slot, &export.content);
+                self.arrived(core, slot, &export.content);
             }
             Change::Frozen => {
+                if let Some(early) = self.early.get_mut(&slot) {
+                    let node = &mut self.node;
+                    early.retain(|effect| work_of(effect).is_none_or(|work| !node.refuse(work)));
+                }
                 // Before what others tell it goes another way.
                 self.presence.part(core, slot, true);
                 placement.set_served(slot, broken!(ServedWhileFrozen));
-                self.frozen.insert(slot, core.environment.now());
+                self.frozen.entry(slot).or_insert_with(|| core.environment.now());
                 core.freeze(&of(slot));
             }
             Change::Thawed => {
                 self.exports.remove(&slot);
-                placement.set_served(slot, true);
-                // One that was frozen before it was open has nothing that could have stood.
-                let since = self.frozen.remove(&slot);
-                self.presence.unite(core, slot);
-                let stood = since.map(|at| core.environment.now().saturating_sub(at));
-                core.thaw(&of(slot), stood.unwrap_or_default());
-                let stood = stood.unwrap_or_default();
-                self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
-                for effect in self.presence.opened(slot) {
-                    self.effect(core, clustered, effect);
-                }
+                self.goes_on(core, clustered, slot);
             }
             // Where it is lost, the edges of its clients know, and those who see them.
             Change::GivenUp { lost } => {
@@ -439,6 +439,7 @@ impl<C: SharedConnection> Actor<C> {
                 placement.set_served(slot, false);
                 self.presence.part(core, slot, false);
                 self.presence.give_up(slot);
+                self.early.remove(&slot);
                 self.exports.remove(&slot);
                 self.frozen.remove(&slot);
                 if !broken!(KeptAfterMove) {
@@ -449,14 +450,30 @@ impl<C: SharedConnection> Actor<C> {
         }
     }
 
-    /// A slot has come here with all that it had.
-    fn arrived(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        slot: Slot,
-        content: &[u8],
-    ) {
+    /// A slot is served: whoever is here speaks to its accounts directly from here on.
+    fn goes_on(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, slot: Slot) {
+        clustered.placement.set_served(slot, true);
+        if let Some(since) = self.frozen.remove(&slot) {
+            let stood = core.environment.now().saturating_sub(since);
+            self.presence.unite(core, slot);
+            core.thaw(&of(slot), stood);
+            self.homes.iter_mut().for_each(|homes| homes.thaw(slot, stood));
+        }
+        self.homes.iter().for_each(|homes| homes.opened(slot));
+        for effect in self.early.remove(&slot).unwrap_or_default() {
+            self.effect(core, clustered, effect);
+        }
+    }
+
+    /// Until its slot is open it waits. What is of an earlier stay is nobody's.
+    fn put_by(&mut self, work: Work, effect: Effect) {
+        if self.node.token(work.job.slot) == Some(work.job.token) {
+            self.early.entry(work.job.slot).or_default().push(effect);
+        }
+    }
+
+    /// A slot has come here with all that it had. It stands still until it is served.
+    fn arrived(&mut self, core: &Arc<Core<C>>, slot: Slot, content: &[u8]) {
         let content = self.presence.import(content);
         let imported = self
             .homes
@@ -466,11 +483,8 @@ impl<C: SharedConnection> Actor<C> {
             // What nobody can read is lost (NODE-9).
             core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
         }
-        clustered.placement.set_served(slot, true);
-        self.presence.unite(core, slot);
-        core.thaw(&of(slot), Duration::ZERO);
+        self.frozen.insert(slot, core.environment.now());
         if let Some(homes) = &mut self.homes {
-            homes.opened(slot);
             let record = self.node.record();
             homes.lose_edges(slot, |edge| record.has(edge));
         }
@@ -517,11 +531,7 @@ impl<C: SharedConnection> Actor<C> {
     fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
         let (Effect::Handle { work, .. } | Effect::Hear { work, .. }) = &effect else { return };
         if !self.node.does(work.job) {
-            // Until the store has heard of its slot it waits. What is of an earlier stay is nobody's.
-            if self.node.token(work.job.slot) == Some(work.job.token) {
-                self.presence.put_by(work.job.slot, effect);
-            }
-            return;
+            return self.put_by(*work, effect);
         }
         let (account, word, bytes, work) = match effect {
             Effect::Handle { account, bytes, work } => (account, None, bytes, work),
@@ -600,15 +610,6 @@ impl<C: SharedConnection> Actor<C> {
     /// What clients here have said, and what those whose accounts live here are told; whether that was anything.
     fn legs(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
         let now = core.environment.now();
-        if std::mem::take(&mut self.has_opened) {
-            // NODE-6: who is here speaks to each other from now on, and not past what was held.
-            self.node.settle(now);
-            self.carry_out(core, clustered);
-            if self.is_long(core) {
-                self.has_opened = true;
-                return true;
-            }
-        }
         let up = clustered.edges.take_said(now);
         let mut any = !up.is_empty();
         for SaidUp { slot, leg, number, said } in up {
@@ -644,6 +645,16 @@ impl<C: SharedConnection> Actor<C> {
         let of_legs = of_legs.into_iter().chain(clustered.edges.next_timeout());
         let next = of_legs.fold(self.node.next_timeout(), Duration::min);
         clustered.inbox.state.lock().next_timeout = Some(next);
+    }
+}
+
+/// What an effect is to be finished with.
+const fn work_of(effect: &Effect) -> Option<Work> {
+    match effect {
+        Effect::Handle { work, .. } | Effect::Hear { work, .. } | Effect::Up { work, .. } => {
+            Some(*work)
+        }
+        _ => None,
     }
 }
 

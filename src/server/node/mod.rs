@@ -178,6 +178,15 @@ impl<C: SharedConnection> Inbox<C> {
         !self.state.lock().commands.iter().any(is_of)
     }
 
+    /// Whether anything waits that is for an account of this slot.
+    fn has_for(&self, slot: Slot) -> bool {
+        let is_for = |command: &Command<C>| match command {
+            Command::Submit(Submission { to, .. }) => to.iter().any(|one| one.slot == slot),
+            _ => false,
+        };
+        self.state.lock().commands.iter().any(is_for)
+    }
+
     /// Nothing is done any more.
     fn close(&self) {
         let mut state = self.state.lock();

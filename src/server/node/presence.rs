@@ -105,8 +105,6 @@ pub(super) struct Presences {
     ledgers: Ledgers,
     /// Accounts with something to do first, and what has come since.
     waiting: HashMap<Arc<str>, VecDeque<Effect>>,
-    /// What has come for slots of which the store has not heard yet.
-    closed: HashMap<Slot, Vec<Effect>>,
 }
 
 /// The first byte of all that a slot has: a node of another version does not understand what follows.
@@ -121,7 +119,7 @@ fn divide(content: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl Presences {
     pub(super) fn new() -> Self {
-        Self { ledgers: Ledgers::default(), waiting: HashMap::new(), closed: HashMap::new() }
+        Self { ledgers: Ledgers::default(), waiting: HashMap::new() }
     }
 
     /// How many sessions elsewhere are known here, each time by one account.
@@ -150,14 +148,6 @@ impl Presences {
 
     pub(super) fn through(&mut self, account: &str) -> VecDeque<Effect> {
         self.waiting.remove(account).unwrap_or_default()
-    }
-
-    pub(super) fn put_by(&mut self, slot: Slot, effect: Effect) {
-        self.closed.entry(slot).or_default().push(effect);
-    }
-
-    pub(super) fn opened(&mut self, slot: Slot) -> Vec<Effect> {
-        self.closed.remove(&slot).unwrap_or_default()
     }
 
     pub(super) fn export(&self, slot: Slot, content: &[u8]) -> Arc<[u8]> {
@@ -236,7 +226,6 @@ impl Presences {
     pub(super) fn give_up(&mut self, slot: Slot) {
         self.ledgers.drop_those(Some(slot), |_| true);
         self.waiting.retain(|account, _| Slot::of(account) != slot);
-        self.closed.remove(&slot);
     }
 
     /// A session of the account is not available any more: what nobody is left to know of is struck out.
@@ -391,7 +380,8 @@ impl Presences {
                 }
             }
             Letter::Answer { resource, stanza } => {
-                let is_heard = core.registry.answered(account, &resource, &stanza);
+                let is_heard =
+                    core.registry.answered(account, &resource, &stanza, Validity::FOR_GOOD);
                 if let Some(word) = word.filter(|word| is_heard && word.is_available) {
                     // Where the others know of it by themselves, this one does too.
                     let is_divided = !self.ledgers.directed(account, &word.from).is_empty();

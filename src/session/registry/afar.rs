@@ -324,11 +324,17 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// One session is answered what it has asked. What it is told because it has become available comes too late where it
     /// is not any more: nobody would tell it of an end.
-    pub(crate) fn answered(&self, account: &str, resource: &str, stanza: &Stanza) -> bool {
+    pub(crate) fn answered(
+        &self,
+        account: &str,
+        resource: &str,
+        stanza: &Stanza,
+        validity: Validity<'_>,
+    ) -> bool {
         let inner = self.inner();
         let waits = |of: &SessionHandle<C>| stanza.to().is_some() || of.is_available();
         let session = inner.find(self.key(account), resource).filter(waits);
-        session.is_some_and(|session| inner.give(&session, &of_afar(stanza)))
+        session.is_some_and(|session| inner.give(&session, &of_afar(stanza).while_valid(validity)))
     }
 
     /// What an account here (a bare JID as normalised text) is for somebody elsewhere who sees it: as a contact here would
