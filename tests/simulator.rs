@@ -153,12 +153,12 @@ mod several {
 
     #[test]
     fn node_5_12_13_clients_are_served_by_any_node() {
-        run_all(Weather::Still, 25);
+        run_all(Weather::Still, 40);
     }
 
     #[test]
     fn node_9_19_nodes_come_and_go_and_clients_notice_nothing() {
-        run_all(Weather::Calm, 25);
+        run_all(Weather::Calm, 80);
     }
 
     /// Accounts that part, come together again and part: what was put down the first time is not told.
@@ -171,6 +171,6 @@ mod several {
 
     #[test]
     fn node_1_10_11_whatever_happens_to_nodes_all_goes_on() {
-        run_all(Weather::Storm, 25);
+        run_all(Weather::Storm, 80);
     }
 }

@@ -24,14 +24,17 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::LeavesAtOnce, Weather::Calm, 0),
     (Break::ServedWhileFrozen, Weather::Calm, 0),
     (Break::KeptAfterMove, Weather::Calm, 0),
-    (Break::LegsOutliveHome, Weather::Storm, 6),
+    (Break::LegsOutliveHome, Weather::Storm, 1),
     (Break::LegsOutliveEdge, Weather::Storm, 2),
-    (Break::LostUntold, Weather::Storm, 25),
+    (Break::LostUntold, Weather::Storm, 32),
     (Break::KeptStays, Weather::Calm, 0),
     (Break::ProbeUnheard, Weather::Calm, 1),
     (Break::TokenStays, Weather::Calm, 2),
     (Break::NoDeadline, Weather::Storm, 3),
-    (Break::UnreadStays, Weather::Calm, 5),
+    (Break::PartedUnnoted, Weather::Calm, 1),
+    (Break::LedgerStays, Weather::Calm, 29),
+    (Break::AnsweredFromAfar, Weather::Calm, 1296),
+    (Break::UnreadStays, Weather::Calm, 8),
 ];
 
 /// What is wrong in a world whose nodes are broken so.

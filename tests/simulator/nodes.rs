@@ -2,12 +2,16 @@
 
 #[path = "nodes/cloud.rs"]
 pub mod cloud;
+#[path = "nodes/lines.rs"]
+mod lines;
+#[path = "nodes/peace.rs"]
+mod peace;
 #[path = "nodes/store.rs"]
 pub mod store;
 #[path = "nodes/truth.rs"]
 pub mod truth;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,15 +21,13 @@ use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
-use xmpp_session::outbox::{Drain, Marks, Outbox};
-use xmpp_session::server::{
-    Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Transport, Want,
-};
+use xmpp_session::outbox::{Drain, Outbox};
+use xmpp_session::server::{Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Want};
 use xmpp_session::store::{Memory, SharedMemory, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
 use super::cast::{NODES as ACCOUNTS, bare, furnish, limits, seconds};
-use super::device::{DOMAIN, Device, Habits, Stage, Witness as _, wrong_views};
+use super::device::{DOMAIN, Device, Habits};
 use super::random::Random;
 use cloud::{Access, Cloud};
 use store::Depot;
@@ -100,6 +102,8 @@ struct Node {
     paused_until: Option<Duration>,
     was_fenced: Arc<AtomicBool>,
     leaving: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Since when.
+    leaves_since: Duration,
 }
 
 /// A transport.
@@ -288,6 +292,7 @@ impl World {
             paused_until: None,
             was_fenced,
             leaving: None,
+            leaves_since: Duration::ZERO,
         });
         self.settle();
     }
@@ -374,6 +379,7 @@ impl World {
             if node.leaving.is_none() && node.paused_until.is_none() {
                 let handle = node.handle.clone();
                 node.leaving = Some(Box::pin(async move { handle.leave(Shutdown::new()).await }));
+                node.leaves_since = self.all.now();
                 node.bell.ring();
                 self.counts.leaves += 1;
                 self.note(|| format!("node {at} leaves"));
@@ -477,6 +483,7 @@ impl World {
         self.truth.killed(&ACCOUNTS.into_iter().filter(serves).collect::<Vec<_>>());
         self.lost_with(node.process);
         self.drop_lines(at);
+        self.sweep();
         drop(node);
         if self.random.chance(30) {
             self.start(at);
@@ -516,6 +523,12 @@ impl World {
                 self.truth.violations.push(format!("{account} lives at {homes:?}"));
             }
             let Some(node) = homes.first().and_then(|at| self.nodes[*at].as_ref()) else {
+                let home = self.homes.get(account);
+                let is_home = |node: &&Node| Some(&node.process) == home;
+                let node = self.nodes.iter().flatten().find(is_home);
+                if node.is_some_and(|node| !node.handle.is_member()) {
+                    self.truth.is_homeless(account);
+                }
                 continue;
             };
             let process = node.process;
@@ -543,148 +556,6 @@ impl World {
             self.truth.lost(&lost);
         }
         self.truth.violations.extend(self.store.take_wrong());
-    }
-
-    /// The transports to a node that is no more.
-    fn drop_lines(&mut self, at: usize) {
-        for line in &mut self.lines {
-            if line.node != at {
-                continue;
-            }
-            line.driver = None;
-            line.up.clear();
-            if std::mem::take(&mut line.is_open) {
-                self.truth.away(line.device);
-                self.devices[line.device].lost(&mut self.truth);
-            }
-        }
-        self.sweep();
-    }
-
-    /// Some bytes reach one end of some transport.
-    fn deliver(&mut self) {
-        if self.lines.is_empty() {
-            return;
-        }
-        let first = self.random.below(self.lines.len());
-        let some = match self.random.below(10) {
-            0 => 1 + self.random.below(30),
-            1..4 => 1 + self.random.below(400),
-            _ => self.piece,
-        };
-        let up = self.random.chance(50);
-        let count = self.lines.len();
-        for at in (first..count).chain(0..first) {
-            if self.lines[at].stalled > self.truth.step {
-                continue;
-            }
-            if up && self.carry_to_server(at, some) || self.carry_to_client(at, some) {
-                break;
-            }
-        }
-        self.sweep();
-    }
-
-    fn is_paused(&self, node: usize) -> bool {
-        self.nodes[node].as_ref().is_none_or(|node| node.paused_until.is_some())
-    }
-
-    fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
-        if self.is_paused(self.lines[at].node) {
-            return false;
-        }
-        let line = &mut self.lines[at];
-        let most = most.min(line.up.len());
-        if most == 0 || !line.takes_input {
-            return false;
-        }
-        let Some(driver) = &mut line.driver else { return false };
-        let bytes: Vec<u8> = line.up.drain(..most).collect();
-        driver.receive(&bytes);
-        line.bell.ring();
-        let (device, node) = (line.device, line.node);
-        self.note(|| format!("device {device} -> {node}: {}", String::from_utf8_lossy(&bytes)));
-        self.settle();
-        true
-    }
-
-    fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
-        if self.is_paused(self.lines[at].node) || !self.lines[at].is_open {
-            return false;
-        }
-        let line = &mut self.lines[at];
-        let (device, node) = (line.device, line.node);
-        let mut is_over = false;
-        let bytes = match line.drain.poll_fill(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => Vec::new(),
-            Poll::Ready(None) => {
-                is_over = true;
-                Vec::new()
-            }
-            Poll::Ready(Some(bytes)) => bytes[..most.min(bytes.len())].to_vec(),
-        };
-        if !bytes.is_empty() {
-            line.drain.consume(bytes.len());
-            line.bell.ring();
-            self.note(|| format!("device {device} <- {node}: {}", String::from_utf8_lossy(&bytes)));
-            let Self { devices, truth, random, nodes, lines, weather, .. } = self;
-            let before = devices[device].jid.clone();
-            let stage = devices[device].stage;
-            // In a storm any node may be lost, to all but its clients.
-            let is_storm = *weather == Weather::Storm;
-            let leaves = |line: &&Line| {
-                is_storm || nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some())
-            };
-            truth.sent_away = lines.iter().filter(leaves).map(|line| line.device).collect();
-            devices[device].receive(&bytes, Some(device), truth, random);
-            let is_lost = stage != Stage::Away && devices[device].stage == Stage::Away;
-            if devices[device].jid != before {
-                truth.is_called(device, devices[device].jid.clone());
-            }
-            if is_lost && stage == Stage::Ready {
-                self.sent_away(at);
-            } else if is_lost {
-                truth.away(device);
-            }
-            self.flush(device);
-            self.settle();
-        }
-        let line = &mut self.lines[at];
-        let is_over = is_over || line.driver.is_none();
-        if line.is_open && is_over && bytes.is_empty() {
-            line.is_open = false;
-            self.note(|| format!("device {device} reads the end"));
-            if self.devices[device].stage == Stage::Ready {
-                self.sent_away(at);
-            }
-            self.devices[device].lost(&mut self.truth);
-        } else if self.devices[device].stage == Stage::Away {
-            line.is_open = false;
-        }
-        !bytes.is_empty()
-    }
-
-    /// The stream of a client that had a session ends, and it did not want that. Who is connected to a node that stays
-    /// sees nothing of what moves.
-    fn sent_away(&mut self, at: usize) {
-        let line = &self.lines[at];
-        let is_leaving = self.nodes[line.node].as_ref().is_none_or(|node| node.leaving.is_some());
-        let device = line.device;
-        self.truth.away(device);
-        let is_over = line.is_cut || self.truth.is_closing(device);
-        if !is_leaving && !is_over && self.weather != Weather::Storm {
-            self.truth.violations.push(format!("the stream of device {device} ends"));
-        }
-    }
-
-    /// What a device has written goes on its way.
-    fn flush(&mut self, device: usize) {
-        let at = self.lines.iter().position(|line| line.device == device && line.is_open);
-        let bytes = std::mem::take(&mut self.devices[device].out);
-        self.devices[device].marks.clear();
-        if let Some(at) = at {
-            self.lines[at].up.extend(bytes);
-        }
     }
 
     /// Lets all nodes do what they can do now.
@@ -766,138 +637,6 @@ impl World {
         }
     }
 
-    /// Forgets transports of which nothing is left.
-    fn sweep(&mut self) {
-        self.lines.retain(|line| line.driver.is_some() || line.is_open);
-    }
-
-    fn reconnect(&mut self) {
-        let device = self.random.below(self.devices.len());
-        if self.devices[device].stage != Stage::Away {
-            return;
-        }
-        if self.random.chance(6) {
-            self.note(|| format!("device {device} forgets"));
-            self.devices[device].forget(&mut self.truth);
-        }
-        self.connect(device);
-    }
-
-    fn connect(&mut self, device: usize) {
-        let alive: Vec<_> = self.alive().into_iter().filter(|at| !self.is_paused(*at)).collect();
-        if alive.is_empty() {
-            return;
-        }
-        let node = self.random.pick(&alive);
-        let Some(process) = &self.nodes[node] else { return };
-        let (outbox, drain) = Outbox::new(Marks::default());
-        let driver = process.server.accept(outbox, Transport::new().secure(true));
-        self.note(|| format!("device {device} connects to node {node}"));
-        self.lines.push(Line {
-            node,
-            driver: Some(driver),
-            bell: Bell::new(),
-            drain,
-            device,
-            up: VecDeque::new(),
-            is_open: true,
-            is_cut: false,
-            stalled: 0,
-            takes_input: true,
-        });
-        self.truth.back(device);
-        self.devices[device].connected(&mut self.random);
-        self.flush(device);
-        self.settle();
-    }
-
-    fn cut_line(&mut self) {
-        if self.lines.is_empty() {
-            return;
-        }
-        let at = self.random.below(self.lines.len());
-        let (ways, part) = (self.random.below(3), self.random.below(1 << 16));
-        let line = &mut self.lines[at];
-        let device = line.device;
-        let (client, server) = [(true, true), (true, false), (false, true)][ways];
-        if server {
-            line.driver = None;
-            line.is_cut = true;
-            line.up.clear();
-        }
-        let was_open = line.is_open;
-        if client {
-            line.is_open = false;
-            let left = part % (line.up.len() + 1);
-            line.up.truncate(left);
-        }
-        self.note(|| format!("line {at} of device {device} is cut: {ways}"));
-        self.truth.ended(device);
-        self.truth.away(device);
-        if client && self.devices[device].stage != Stage::Ready {
-            self.truth.is_haunted(device);
-        }
-        if client && was_open {
-            self.devices[device].lost(&mut self.truth);
-        }
-        self.settle();
-        self.sweep();
-    }
-
-    /// A client does something.
-    fn talk(&mut self) {
-        let ready = self.devices.iter().filter(|device| device.stage == Stage::Ready);
-        let ready: Vec<_> = ready.map(|device| device.number).collect();
-        if ready.is_empty() {
-            return;
-        }
-        let number = self.random.pick(&ready);
-        let Self { random, truth, devices, .. } = self;
-        match random.below(100) {
-            0..60 => {
-                let account = random.pick(&ACCOUNTS);
-                let full: Vec<_> = devices.iter().filter_map(|device| device.jid.clone()).collect();
-                let to = match random.below(10) {
-                    0..5 => format!("{account}@{DOMAIN}"),
-                    5..9 if !full.is_empty() => full[random.below(full.len())].clone(),
-                    _ => format!("{account}@{DOMAIN}/one"),
-                };
-                let normal = random.chance(30);
-                let padding = if random.chance(10) { random.below(900) } else { 1 };
-                devices[number].message(&to, normal, padding, truth, Some(number));
-            }
-            60..74 => {
-                let priority = random.pick(&[-1, 0, 0, 0, 1, 5]);
-                devices[number].available(priority);
-            }
-            74..77 => {
-                truth.ended(number);
-                devices[number].unavailable();
-            }
-            77..82 => {
-                devices[number].query("<ping xmlns='urn:xmpp:ping'/>");
-            }
-            82..84 => {
-                devices[number].query("<query xmlns='jabber:iq:roster'/>");
-            }
-            84..86 => {
-                let own = devices[number].node;
-                let contact = random.pick(&ACCOUNTS);
-                if contact != own {
-                    devices[number].rename(contact);
-                }
-            }
-            86..90 => devices[number].ask(),
-            90..96 => devices[number].acknowledge(),
-            96..98 => {
-                truth.closes(number);
-                devices[number].close(random);
-            }
-            _ => {}
-        }
-        self.flush(number);
-    }
-
     /// Lets time pass, stopping at every deadline.
     fn pass(&mut self, time: Duration) {
         self.note(|| format!("{time:?} pass"));
@@ -945,288 +684,6 @@ impl World {
             }
         }
         panic!("seed {}: a deadline stays in the past whatever is done about it", self.seed);
-    }
-
-    /// Everything that is on its way arrives.
-    fn drain(&mut self) {
-        for _ in 0..1000 {
-            let mut moved = false;
-            for at in 0..self.lines.len() {
-                moved |= at < self.lines.len() && self.carry_to_server(at, usize::MAX);
-                moved |= at < self.lines.len() && self.carry_to_client(at, usize::MAX);
-            }
-            let before = self.lines.len();
-            self.sweep();
-            if !moved && before == self.lines.len() {
-                return;
-            }
-        }
-        self.truth.blame("it never comes to rest".to_owned());
-    }
-
-    fn rest(&mut self) {
-        for _ in 0..6 {
-            self.drain();
-            self.pass(Duration::from_millis(500));
-        }
-        self.drain();
-    }
-
-    /// A client whose transport is lost to it is lost to the server as well.
-    fn hang_up(&mut self) {
-        for line in self.lines.iter_mut().filter(|line| !line.is_open) {
-            line.driver = None;
-        }
-        self.settle();
-        self.sweep();
-    }
-
-    /// Nobody comes back, and nobody does anything but answer.
-    fn wait(&mut self, time: Duration) {
-        let end = self.all.now() + time;
-        while self.all.now() < end {
-            self.hang_up();
-            self.drain();
-            self.pass(seconds(1));
-            self.truth.step += 1;
-        }
-        self.drain();
-        self.pass(Duration::from_millis(700));
-    }
-
-    /// Whoever leaves is gone, and the sessions of those who are away are over.
-    fn expire(&mut self) {
-        for _ in 0..60 {
-            let mut nodes = self.nodes.iter().flatten();
-            if nodes.all(|node| node.leaving.is_none()) || !self.stays_beside(None) {
-                return self.wait(WINDOW + seconds(5));
-            }
-            self.wait(seconds(2));
-        }
-        self.truth.blame("whoever leaves is still there".to_owned());
-    }
-
-    /// What has gone wrong comes to its end, and nothing more goes wrong for a while: what everybody sees is right, long
-    /// before everybody is back.
-    fn calm(&mut self) {
-        let is_long = self.random.chance(40);
-        self.note(|| format!("calm, until sessions are over: {is_long}"));
-        self.cloud.heal();
-        self.lines.iter_mut().for_each(|line| line.stalled = 0);
-        let trouble = self.trouble_until.saturating_sub(self.all.now());
-        self.wait(trouble + seconds(15));
-        if is_long {
-            self.expire();
-        }
-        self.check_calm(is_long);
-        let refused = self.store.operations().1;
-        let rosters: Vec<_> = self.devices.iter().map(|device| device.roster.clone()).collect();
-        let said = self.converse();
-        self.wait(seconds(4));
-        self.check_said(&said);
-        for (device, before) in self.devices.iter().zip(rosters) {
-            let (number, after) = (device.number, &device.roster);
-            if before.is_some() && after.is_some() && before != *after {
-                self.truth.blame(format!(
-                    "calm, device {number} knew the roster {before:?}, which is {after:?}"
-                ));
-            }
-        }
-        if self.store.operations().1 != refused {
-            self.truth.blame("the store refuses an owner".to_owned());
-        }
-    }
-
-    /// Everybody who is there says something, asks something, and acknowledges what there was.
-    fn converse(&mut self) -> Vec<(usize, String)> {
-        let mut said = Vec::new();
-        for number in 0..self.devices.len() {
-            if self.devices[number].stage != Stage::Ready {
-                continue;
-            }
-            let own = self.devices[number].node;
-            let others: Vec<_> = ACCOUNTS.into_iter().filter(|account| *account != own).collect();
-            let to = format!("{}@{DOMAIN}", self.random.pick(&others));
-            let Self { truth, devices, .. } = self;
-            let device = &mut devices[number];
-            said.push((number, device.message(&to, false, 1, truth, Some(number))));
-            device.query("<query xmlns='jabber:iq:roster'/>");
-            device.ask();
-            device.acknowledge();
-            self.flush(number);
-        }
-        said
-    }
-
-    /// What was said has come, and the other clients of whoever has said it have seen it, if they want copies.
-    fn check_said(&mut self, said: &[(usize, String)]) {
-        for (number, id) in said {
-            let device = &self.devices[*number];
-            let wrong = if device.stage != Stage::Ready {
-                continue;
-            } else if !device.is_settled() {
-                vec!["it waits for an answer".to_owned()]
-            } else {
-                let others = self
-                    .devices
-                    .iter()
-                    .filter(|other| other.node == device.node && other.number != *number);
-                let copies = others.map(|other| (other, self.truth.copies_of(id, other.number)));
-                let wrong = copies.filter(|(other, copies)| {
-                    let is_due = other.stage == Stage::Ready;
-                    is_due && *copies != 1 || *copies > 1
-                });
-                wrong
-                    .map(|(other, copies)| {
-                        format!("{copies} copies of {id} at device {}", other.number)
-                    })
-                    .collect()
-            };
-            for wrong in wrong {
-                self.truth.violations.push(format!("calm, device {number}: {wrong}"));
-            }
-        }
-    }
-
-    /// Who is there sees all others who are, and nobody who has certainly gone; `is_long`: and nobody else.
-    fn check_calm(&mut self, is_long: bool) {
-        let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
-        let there = self.devices.iter().filter(here).filter_map(|device| device.jid.clone());
-        let there: BTreeSet<_> = there.collect();
-        for device in self.devices.iter().filter(here) {
-            let number = device.number;
-            let sees = |jid: &String| device.view.get(jid) == Some(&true);
-            let unseen = |jid: &&String| device.jid.as_ref() != Some(*jid) && !sees(jid);
-            let seen = device.view.iter().filter(|(_, is_there)| **is_there).map(|(jid, _)| jid);
-            let is_wrong =
-                |jid: &&String| !there.contains(*jid) && (is_long || self.truth.is_dead(jid));
-            let ghosts: Vec<_> = seen.filter(is_wrong).collect();
-            let unseen: Vec<_> = there.iter().filter(unseen).collect();
-            if !ghosts.is_empty() || !unseen.is_empty() {
-                let what = format!("calm, device {number} sees {ghosts:?}, and not {unseen:?}");
-                self.truth.violations.push(what);
-            }
-        }
-        for node in self.nodes.iter().flatten() {
-            let metrics = node.handle.metrics();
-            let left = (metrics.link_bytes, metrics.held_bytes);
-            if left != (0, 0) {
-                self.truth.violations.push(format!("calm, bytes on links and held: {left:?}"));
-            }
-            if is_long && metrics.known > ACCOUNTS.len() * there.len() {
-                let (known, all) = (metrics.known, there.len());
-                self.truth.violations.push(format!("calm, {known} are known of {all} sessions"));
-            }
-        }
-    }
-
-    fn come_back(&mut self) {
-        for device in 0..self.devices.len() {
-            if self.devices[device].stage == Stage::Away {
-                self.connect(device);
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        self.truth.step += 1;
-        self.note(|| "peace".to_owned());
-        self.cloud.heal();
-        for node in self.nodes.iter_mut().flatten() {
-            node.access.cut(Duration::ZERO);
-            node.access.hold(Duration::ZERO);
-            node.paused_until = None;
-        }
-        for line in &mut self.lines {
-            line.stalled = 0;
-            if !line.is_open {
-                line.driver = None;
-            }
-        }
-        self.settle();
-        self.sweep();
-        if self.alive().is_empty() {
-            self.start(0);
-        }
-        self.wait(seconds(15));
-        self.expire();
-        self.check_calm(true);
-        // All of them may have been about to leave.
-        if self.alive().is_empty() {
-            self.start(0);
-            self.pass(seconds(20));
-        }
-        for _ in 0..5 {
-            self.rest();
-            self.come_back();
-            self.truth.step += 1;
-        }
-        self.rest();
-        for device in self.devices.iter().filter(|device| device.stage != Stage::Ready) {
-            let (number, stage) = (device.number, device.stage);
-            let nodes = self.nodes.iter().flatten();
-            let nodes: Vec<_> = nodes.map(|node| (node.process, node.handle.metrics())).collect();
-            let what = format!("device {number} is not back, but {stage:?}: {nodes:?}");
-            self.truth.violations.push(what);
-        }
-        for priority in [3, 0] {
-            for device in 0..self.devices.len() {
-                self.devices[device].available(priority);
-                self.flush(device);
-            }
-            self.rest();
-        }
-        for _ in 0..2 {
-            self.truth.step += 1;
-            self.pass(seconds(20));
-            self.drain();
-            self.come_back();
-        }
-        for device in 0..self.devices.len() {
-            self.devices[device].ask();
-            self.devices[device].acknowledge();
-            self.flush(device);
-        }
-        self.rest();
-        for device in self.devices.iter().filter(|device| !device.is_settled()) {
-            let number = device.number;
-            self.truth.violations.push(format!("device {number} waits for acknowledgements"));
-        }
-        self.truth.settle();
-        for node in self.nodes.iter().flatten() {
-            let metrics = node.handle.metrics();
-            let left = (metrics.link_bytes, metrics.held_bytes);
-            if left != (0, 0) {
-                self.truth.violations.push(format!("bytes on links and held: {left:?}"));
-            }
-        }
-        self.check_views();
-        let counts = self.nodes.iter().flatten().map(|node| node.server.registry().counts());
-        let sessions: usize = counts.map(|counts| counts.sessions).sum();
-        if sessions != self.devices.len() {
-            self.truth.blame(format!("{sessions} sessions"));
-        }
-        for device in 0..self.devices.len() {
-            self.truth.step += 1;
-            self.truth.closes(device);
-            self.devices[device].close(&mut self.random);
-            self.flush(device);
-            self.rest();
-            self.check_views();
-        }
-        for node in self.nodes.iter().flatten() {
-            let left = node.server.registry().counts().sessions;
-            let known = node.handle.metrics().known;
-            if (left, known) != (0, 0) {
-                let what = format!("left over: {left} sessions, and {known} that are known");
-                self.truth.violations.push(what);
-            }
-        }
-    }
-
-    /// Everybody sees exactly those that are there.
-    fn check_views(&mut self) {
-        self.truth.violations.extend(wrong_views(&self.devices));
     }
 }
 

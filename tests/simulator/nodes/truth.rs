@@ -52,6 +52,8 @@ pub struct Truth {
     last: HashMap<(usize, u32, usize, u32), u32>,
     /// When what an account had in memory was lost: its home was killed, or fenced.
     losses: BTreeMap<String, u64>,
+    /// Those whose home may not act any more: their sessions may be told to be gone, before anybody has their slots.
+    homeless: BTreeSet<&'static str>,
     /// By full JID.
     seen: BTreeMap<String, Seen>,
     /// Since when a device has no transport, for all that it knows.
@@ -87,19 +89,32 @@ pub struct Truth {
 
 impl Truth {
     /// What these accounts had in memory is lost.
-    pub fn lost(&mut self, accounts: &[&str]) {
+    pub fn lost(&mut self, accounts: &[&'static str]) {
+        for account in accounts {
+            if self.losses.insert((*account).to_owned(), self.step) == Some(self.step) {
+                continue;
+            }
+            if !self.homeless.remove(account) {
+                self.end_all(account);
+            }
+        }
+    }
+
+    /// The home of an account may not act any more.
+    pub fn is_homeless(&mut self, account: &'static str) {
+        if self.homeless.insert(account) {
+            self.end_all(account);
+        }
+    }
+
+    fn end_all(&mut self, account: &str) {
         for jid in self.jids.values().flatten() {
             if !self.seen.contains_key(jid) {
                 self.seen.insert(jid.clone(), Seen::default());
             }
         }
-        for account in accounts {
-            if self.losses.insert((*account).to_owned(), self.step) == Some(self.step) {
-                continue;
-            }
-            for (jid, seen) in &mut self.seen {
-                seen.ends += usize::from(account_of(jid) == *account);
-            }
+        for (jid, seen) in &mut self.seen {
+            seen.ends += usize::from(account_of(jid) == account);
         }
     }
 
@@ -164,11 +179,15 @@ impl Truth {
 
     /// A device has lost its transport.
     pub fn away(&mut self, device: usize) {
+        self.away_since(device, self.now);
+    }
+
+    /// The same, maybe before it knows.
+    pub fn away_since(&mut self, device: usize, since: Duration) {
         if self.is_crowded {
             self.ended(device);
         }
-        let now = self.now;
-        self.away.entry(device).or_insert(now);
+        self.away.entry(device).or_insert(since);
     }
 
     fn was_away(&self, device: usize) -> Duration {
