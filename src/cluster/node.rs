@@ -66,6 +66,18 @@ pub(crate) enum Effect {
     Left,
 }
 
+impl Effect {
+    /// What it is to be finished with.
+    pub(crate) const fn work(&self) -> Option<Work> {
+        match self {
+            Self::Handle { work, .. } | Self::Hear { work, .. } | Self::Up { work, .. } => {
+                Some(*work)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A job that somebody may be told of when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {

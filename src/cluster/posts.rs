@@ -10,6 +10,7 @@ use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
+use super::record::Place;
 use super::view::{Incarnation, Slot, View};
 
 /// What has become of something that was submitted.
@@ -129,9 +130,9 @@ impl Node {
         let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
         for slot in frame.slots() {
             let (place, view) = (self.record().place(slot), self.member.view());
-            let is_taken = place.owner != Some(self.member.me) || self.slots.is_open(slot);
+            let is_closed = self.is_closed_here(slot, place);
             let flow = self.flows.entry(slot).or_default();
-            match place.owner.filter(|_| is_taken && flow.goes(place, view, &self.settings)) {
+            match place.owner.filter(|_| !is_closed && flow.goes(place, view, &self.settings)) {
                 Some(owner) => ways.entry(owner).or_default().push(slot),
                 None => {
                     flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot)));
@@ -150,6 +151,11 @@ impl Node {
         }
     }
 
+    /// Whether a slot is here, and what this node has for it is held: it is not open (NODE-6).
+    fn is_closed_here(&self, slot: Slot, place: Place) -> bool {
+        place.owner == Some(self.member.me) && !self.slots.is_open(slot)
+    }
+
     fn convey(&mut self, node: Incarnation, frame: Arc<Frame>) {
         if node == self.member.me { self.own.push_back(frame) } else { self.number(node, frame) }
     }
@@ -166,17 +172,16 @@ impl Node {
     pub(super) fn go_on(&mut self) {
         let (view, record) = (self.member.view(), Arc::clone(self.member.record()));
         for slot in std::mem::take(&mut self.holding) {
-            let Some(flow) = self.flows.get_mut(&slot).filter(|flow| flow.holds()) else {
-                continue;
-            };
+            let Some(flow) = self.flows.get(&slot).filter(|flow| flow.holds()) else { continue };
             let place = record.place(slot);
-            let is_taken = place.owner != Some(self.member.me) || self.slots.is_open(slot);
-            let goes_on = is_taken && flow.goes_on(place, view, &self.settings);
+            let is_closed = self.is_closed_here(slot, place);
+            let goes_on = !is_closed && flow.goes_on(place, view, &self.settings);
             let Some(owner) = place.owner.filter(|_| goes_on) else {
                 self.holding.insert(slot);
                 continue;
             };
-            for frame in flow.release() {
+            let held = self.flows.get_mut(&slot).map(Flow::release);
+            for frame in held.unwrap_or_default() {
                 if frame.source.is_some_and(|source| self.slots.is_frozen(source)) {
                     self.hold(slot, frame);
                 } else {

@@ -198,15 +198,13 @@ impl Slots {
 
     /// Those that are to be open once nothing goes before.
     pub(super) fn waiting(&self) -> Vec<Slot> {
-        let is_waiting = |home: &Home| home.state == State::Waiting && home.frozen.is_none();
-        let waiting = self.unsteady().filter(|(_, home)| is_waiting(home));
+        let waiting = self.unsteady().filter(|(_, home)| home.is_waiting());
         waiting.map(|(slot, _)| slot).collect()
     }
 
     /// Nothing goes before a slot that was waiting.
     pub(super) fn open(&mut self, slot: Slot) -> Option<Change> {
-        let is_waiting = |home: &&mut Home| home.state == State::Waiting && home.frozen.is_none();
-        let home = self.homes.get_mut(&slot).filter(is_waiting)?;
+        let home = self.homes.get_mut(&slot).filter(|home| home.is_waiting())?;
         home.state = State::Open;
         let is_new = std::mem::take(&mut home.is_new);
         self.note(slot);
@@ -343,6 +341,10 @@ impl Slots {
 }
 
 impl Home {
+    fn is_waiting(&self) -> bool {
+        self.state == State::Waiting && self.frozen.is_none()
+    }
+
     fn follow(&mut self, moving: Option<Move>, now: Duration) -> Option<Change> {
         let frozen = self.frozen.as_ref().map(|freeze| freeze.to);
         match moving {

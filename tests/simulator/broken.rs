@@ -34,6 +34,7 @@ const SEEDS: &[(Break, Weather, u64)] = &[
     (Break::PartedUnnoted, Weather::Calm, 1),
     (Break::LedgerStays, Weather::Calm, 29),
     (Break::AnsweredFromAfar, Weather::Calm, 1296),
+    (Break::HandledAtOnce, Weather::Storm, 995),
     (Break::UnreadStays, Weather::Calm, 8),
 ];
 

@@ -378,7 +378,7 @@ impl World {
 
     fn effect(&mut self, inc: Incarnation, effect: Effect) {
         let Some(host) = self.hosts.get_mut(&inc) else { return };
-        if let Effect::Hear { work, .. } | Effect::Handle { work, .. } = &effect
+        if let Some(work) = effect.work()
             && !host.node.does(work.job)
         {
             if host.node.has(work.job) {
@@ -536,12 +536,7 @@ impl World {
                 host.present.freeze(slot);
                 if let Some(early) = host.early.get_mut(&slot) {
                     let node = &mut host.node;
-                    early.retain(|effect| match effect {
-                        Effect::Handle { work, .. } | Effect::Hear { work, .. } => {
-                            !node.refuse(*work)
-                        }
-                        _ => false,
-                    });
+                    early.retain(|effect| effect.work().is_none_or(|work| !node.refuse(work)));
                 }
                 return;
             }

@@ -419,7 +419,7 @@ impl<C: SharedConnection> Actor<C> {
             Change::Frozen => {
                 if let Some(early) = self.early.get_mut(&slot) {
                     let node = &mut self.node;
-                    early.retain(|effect| work_of(effect).is_none_or(|work| !node.refuse(work)));
+                    early.retain(|effect| effect.work().is_none_or(|work| !node.refuse(work)));
                 }
                 // Before what others tell it goes another way.
                 self.presence.part(core, slot, true);
@@ -645,16 +645,6 @@ impl<C: SharedConnection> Actor<C> {
         let of_legs = of_legs.into_iter().chain(clustered.edges.next_timeout());
         let next = of_legs.fold(self.node.next_timeout(), Duration::min);
         clustered.inbox.state.lock().next_timeout = Some(next);
-    }
-}
-
-/// What an effect is to be finished with.
-const fn work_of(effect: &Effect) -> Option<Work> {
-    match effect {
-        Effect::Handle { work, .. } | Effect::Hear { work, .. } | Effect::Up { work, .. } => {
-            Some(*work)
-        }
-        _ => None,
     }
 }
 
