@@ -7,6 +7,11 @@
 #[path = "listeners.rs"]
 mod listeners;
 
+#[cfg(feature = "tokio")]
+#[cfg(test)]
+#[path = "wakes.rs"]
+mod wakes;
+
 #[cfg(feature = "websocket")]
 #[cfg(test)]
 #[path = "websocket_hosts.rs"]

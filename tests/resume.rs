@@ -1,6 +1,8 @@
 //! Outliving a transport: retention, acknowledgement, hibernation and resumption.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use crate::common::*;
@@ -353,6 +355,36 @@ fn sm_21_the_loss_of_an_old_transport_has_no_effect() {
     drop(old);
     assert!(new.is_current());
     assert_eq!(world.registry.counts().hibernating, 0);
+}
+
+/// Woken is who waits for a ticket, and nobody who has given back its own.
+#[test]
+fn stream_23_a_ticket_that_nobody_waits_for_wakes_nobody() {
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let world = World::new();
+    let (mut owner, _) = world.bind("a@x/1", &[]);
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let ready = |owner: &mut Owner| owner.poll_ready(&mut Context::from_waker(&waker));
+    let count = || woken.0.load(Ordering::Relaxed);
+    assert!(ready(&mut owner).is_ready());
+    drop(owner.try_input());
+    assert_eq!(count(), 0);
+    let ticket = owner.try_input();
+    assert!(ready(&mut owner).is_pending());
+    drop(ticket);
+    assert_eq!(count(), 1);
+    assert!(ready(&mut owner).is_ready());
+    drop(owner.try_input());
+    assert_eq!(count(), 1);
+    world.registry.destroy_session(&owner.handle(), Reason::Kicked);
+    assert_eq!(count(), 2, "the end is told in any case");
 }
 
 #[test]

@@ -257,6 +257,11 @@ trait Machine {
     fn receive(&mut self, bytes: &[u8]);
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
+    /// Whether it is to be polled again behind each write, though it wants input.
+    #[cfg(feature = "tokio")]
+    fn follows_writes(&self) -> bool {
+        false
+    }
     #[cfg(feature = "threads")]
     /// `None` when `handle_timeout` wants to be called.
     fn want_blocking(&mut self) -> Option<Want>;
@@ -327,6 +332,11 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
         self.driver.poll_want(cx)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn follows_writes(&self) -> bool {
+        self.driver.follows_writes()
     }
 
     #[cfg(feature = "threads")]

@@ -70,6 +70,7 @@ impl<C: SharedConnection> Owner<C> {
             return Poll::Ready(Err(Detached));
         }
         if out.gates.is_closed_for_input() {
+            out.gates.wait();
             let old = waker.and_then(|waker| out.waker.replace(waker));
             drop(out);
             drop(old);
@@ -84,17 +85,31 @@ impl<C: SharedConnection> Owner<C> {
     /// Whether input may be fed now, without taking a ticket.
     #[inline]
     pub(super) fn poll_ready(&self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
-        let waker = cx.map(|cx| Box::new(cx.waker().clone()));
-        let mut out = self.shared.out.lock();
-        let waits = out.has_last_words() || out.gates.is_closed_for_input();
-        if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
-            return Poll::Ready(Err(Detached));
+        let mut fresh = None;
+        loop {
+            let mut out = self.shared.out.lock();
+            let waits = out.has_last_words() || out.gates.is_closed_for_input();
+            if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
+                return Poll::Ready(Err(Detached));
+            }
+            if let Some(cx) = &cx {
+                // Kept in any case: an owner that waits for input has to learn of the end as well.
+                let is_known = out.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+                if !is_known && fresh.is_none() {
+                    drop(out);
+                    fresh = Some(Box::new(cx.waker().clone()));
+                    continue;
+                }
+                if waits {
+                    out.gates.wait();
+                }
+                if !is_known {
+                    std::mem::swap(&mut out.waker, &mut fresh);
+                }
+            }
+            drop(out);
+            return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
-        // Kept in any case: an owner that waits for input has to learn of the end as well.
-        let old = waker.and_then(|waker| out.waker.replace(waker));
-        drop(out);
-        drop(old);
-        if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     pub(super) fn is_current(&self) -> bool {

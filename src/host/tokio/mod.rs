@@ -303,7 +303,8 @@ async fn unless_cut<T>(
 
 impl<C: SharedConnection, S> Line<Live<Arc<Host<C>>, C>, S> {
     fn new(host: Arc<Host<C>>, stream: Stream<S>, transport: Transport, direct_tls: bool) -> Self {
-        let (machine, _, drain) = Host::accept(host, transport.direct_tls(direct_tls));
+        let (mut machine, _, drain) = Host::accept(host, transport.direct_tls(direct_tls));
+        machine.driver.asked_behind_writes();
         Self::of(Box::new(machine), drain, stream, direct_tls)
     }
 }
@@ -388,8 +389,8 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
             if closed {
                 return Poll::Ready(Ok(Next::Close));
             }
-            if want.is_pending() && progress {
-                // LIMIT-13: the machine may have waited for its peer to read.
+            if progress && (want.is_pending() || machine.follows_writes()) {
+                // LIMIT-13: the machine may have waited for its peer to read; an edge tells how much it has read.
                 continue;
             }
             match ready!(want) {

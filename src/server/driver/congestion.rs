@@ -65,7 +65,7 @@ impl<C: SharedConnection> Driver<C> {
             return Poll::Ready(());
         }
         if let Some(cx) = cx {
-            self.drain_hook.wake_on_write(cx.waker());
+            self.wake_on_write(cx);
             // What was written meanwhile woke nobody.
             if !is_congested() {
                 return Poll::Ready(());

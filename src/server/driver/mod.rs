@@ -174,6 +174,8 @@ pub struct Driver<C: SharedConnection> {
     trace: Trace,
     /// The client is a program of this process: it is there as long as the driver is (BOT-3).
     is_local: bool,
+    /// The host asks again behind each write, so that nobody has to be woken for one.
+    is_asked_behind_writes: bool,
     /// What few drivers have.
     rare: Option<Box<Rare>>,
 }
@@ -259,6 +261,7 @@ impl<C: SharedConnection> Driver<C> {
             trace: Trace::new(stream, &peer),
             peer,
             is_local: false,
+            is_asked_behind_writes: false,
             rare: None,
             connection,
             core,
@@ -466,6 +469,30 @@ impl<C: SharedConnection> Driver<C> {
             if !self.step(&mut &[][..], None) {
                 return Poll::Ready(self.want);
             }
+        }
+    }
+
+    /// The host asks for [`poll_want`](Self::poll_want) behind each write while it is pending, or
+    /// [`follows_writes`](Self::follows_writes). A task that wakes itself costs the waking of a thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn asked_behind_writes(&mut self) {
+        self.is_asked_behind_writes = true;
+    }
+
+    /// Whether it has something to do behind each write, though it wants input.
+    #[cfg(feature = "tokio")]
+    #[expect(clippy::unused_self, reason = "where no node is another's edge")]
+    pub(crate) fn follows_writes(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.is_away();
+        #[cfg(not(feature = "cluster"))]
+        return false;
+    }
+
+    /// Wakes whoever polls when the client has taken something, unless it asks again by itself.
+    fn wake_on_write(&self, cx: &Context<'_>) {
+        if !self.is_asked_behind_writes {
+            self.drain_hook.wake_on_write(cx.waker());
         }
     }
 

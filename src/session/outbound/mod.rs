@@ -69,17 +69,30 @@ impl Gate {
     }
 }
 
-/// The gates that are closed.
+/// The gates that are closed, and whether the owner waits for one of them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Gates(u8);
 
 impl Gates {
+    const AWAITED: u8 = 128;
+
     pub(super) const fn is_closed(self) -> bool {
-        self.0 & !(Gate::Ticket as u8) != 0
+        self.0 & !(Gate::Ticket as u8 | Self::AWAITED) != 0
     }
 
     pub(super) const fn is_closed_for_input(self) -> bool {
-        self.0 != 0
+        self.0 & !Self::AWAITED != 0
+    }
+
+    /// Whoever has left its waker waits for the next of them that opens.
+    pub(super) const fn wait(&mut self) {
+        self.0 |= Self::AWAITED;
+    }
+
+    const fn take_awaited(&mut self) -> bool {
+        let is_awaited = self.0 & Self::AWAITED != 0;
+        self.0 &= !Self::AWAITED;
+        is_awaited
     }
 
     pub(super) const fn close(&mut self, gate: Gate) {
@@ -317,10 +330,11 @@ impl<C: SharedConnection> Outbound<C> {
         self.stop_holding();
     }
 
-    /// Opens a gate; who waits is to be woken without the lock.
+    /// Opens a gate; who waits for it is to be woken without the lock. Nobody else is: an owner that drops its own ticket
+    /// would wake itself, for each stanza.
     pub(super) fn open(&mut self, gate: Gate) -> Option<Box<Waker>> {
         self.gates.open(gate);
-        self.waker.take()
+        if self.gates.take_awaited() { self.waker.take() } else { None }
     }
 
     /// Whether the end still has something to write, and the owner waits for it.

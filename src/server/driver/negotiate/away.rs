@@ -156,7 +156,7 @@ impl<C: SharedConnection> Driver<C> {
         away.line.go_on();
         let news = away.line.poll(cx);
         if let Some(cx) = cx {
-            self.drain_hook.wake_on_write(cx.waker());
+            self.wake_on_write(cx);
         }
         let is_asked = away.is_asked;
         if let Some(message) = news.panicked {
