@@ -49,11 +49,13 @@ pub(super) fn is_all_plain(bytes: &[u8]) -> bool {
     let Some(last) = bytes.last_chunk::<AT_ONCE>() else {
         return run(bytes, PLAIN_BYTE) == bytes.len();
     };
-    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
-    pieces.iter().chain([last]).all(|piece| {
+    let is_plain = |piece: &[u8; AT_ONCE]| {
         let first = any(piece, |byte| (byte < b' ') | (byte == b'<') | (byte == b'>'));
         first | any(piece, |byte| (byte == b'&') | (byte == b'\'') | (byte == HIGH)) == 0
-    })
+    };
+    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
+    // The last piece may overlap with the one before.
+    is_plain(last) && pieces.iter().all(is_plain)
 }
 
 /// Bytes that are looked at together.
