@@ -1,15 +1,16 @@
 //! One instance: the connection for calls, and the one on which it tells what was published.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline,
+    ProtocolVersion, PushInfo, PushKind, TlsCertificates,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::error::{LEAST, RedisError};
 use super::posts::Heard;
+use super::quiet::Quiet;
 
 /// An instance. It is connected to when it is asked, and anew when that failed.
 pub(super) struct Link {
@@ -26,6 +28,21 @@ pub(super) struct Link {
     current: Mutex<Option<Connection>>,
     /// Whether it can be published to, as far as is known.
     up: AtomicBool,
+    /// How often it was found that it cannot.
+    outages: AtomicUsize,
+}
+
+/// The way to an instance for what is published.
+pub(super) struct Line {
+    kind: LineKind,
+    /// It is given up with the next outage.
+    outages: usize,
+}
+
+enum LineKind {
+    Quiet(Quiet),
+    /// By TLS, or to a socket that is not of TCP: whatever `redis` has connected is read from as well.
+    Answered(Connection, Pipeline),
 }
 
 #[derive(Clone)]
@@ -53,7 +70,13 @@ impl Link {
             }
             None => Client::open(info).map_err(wrong)?,
         };
-        Ok(Self { client, timeout, current: Mutex::default(), up: AtomicBool::new(false) })
+        Ok(Self {
+            client,
+            timeout,
+            current: Mutex::default(),
+            up: AtomicBool::new(false),
+            outages: AtomicUsize::new(0),
+        })
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -62,6 +85,29 @@ impl Link {
 
     pub(super) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+        if !up {
+            self.outages.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection for what is published. The first of that, `trial`, is answered: what is wrong with it is said.
+    pub(super) async fn line(&self, trial: Cmd) -> Result<Line, RedisError> {
+        let outages = self.outages.load(Ordering::Relaxed);
+        let info = self.client.get_connection_info();
+        let kind = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let connect = Quiet::connect((host, *port), info.redis_settings(), &trial);
+                let connected = timeout(self.timeout, connect).await;
+                LineKind::Quiet(connected.map_err(|_| RedisError::TimedOut)??)
+            }
+            _ => {
+                let mut connection = self.connection().await?;
+                let tried = trial.exec_async(&mut connection.inner).await;
+                self.settled(&connection, tried)?;
+                LineKind::Answered(connection, redis::pipe())
+            }
+        };
+        Ok(Line { kind, outages })
     }
 
     fn config(&self) -> AsyncConnectionConfig {
@@ -124,6 +170,37 @@ impl Link {
         };
         let config = self.config().set_push_sender(tell);
         Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+}
+
+impl Line {
+    /// To be published with the next ones.
+    pub(super) fn put(&mut self, command: Cmd) {
+        match &mut self.kind {
+            LineKind::Quiet(quiet) => quiet.put(&command),
+            LineKind::Answered(_, pipeline) => _ = pipeline.add_command(command).ignore(),
+        }
+    }
+
+    /// Publishes what was put, in order. It is of no use any more where that fails.
+    pub(super) async fn flush(&mut self, link: &Link) -> Result<(), RedisError> {
+        match &mut self.kind {
+            LineKind::Quiet(quiet) => quiet.flush(link.timeout).await,
+            LineKind::Answered(connection, pipeline) => {
+                let published = pipeline.exec_async(&mut connection.inner).await;
+                pipeline.clear();
+                link.settled(connection, published)
+            }
+        }
+    }
+
+    /// Ready where it is of no use any more; the waker is woken then, unless that is for an outage.
+    pub(super) fn poll_ended(&self, link: &Link, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.kind {
+            _ if self.outages != link.outages.load(Ordering::Relaxed) => Poll::Ready(()),
+            LineKind::Quiet(quiet) => quiet.poll_ended(cx),
+            LineKind::Answered(..) => Poll::Pending,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod error;
 mod link;
 mod posts;
+mod quiet;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -208,7 +209,7 @@ impl RedisPosts {
             listeners.push(Listener::start(handle, link, &heard).await?);
         }
         let sender = Arc::new(Sender::new(name, of_posts));
-        let _publishers = Publishers::start(handle, &sender);
+        let _publishers = Publishers::start(handle, &sender).await?;
         Ok(Self { sender, heard, listeners, _publishers })
     }
 }

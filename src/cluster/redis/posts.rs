@@ -1,17 +1,19 @@
 //! Posts: published to the channel of a node, each pair of nodes by one instance.
 
 use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
 use std::mem::take;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::link::Link;
-use super::{Hint, Inbox, random};
+use super::link::{Line, Link};
+use super::{Hint, Inbox, RedisError, random};
 use crate::cluster::view::Incarnation;
 use crate::recent::Recent;
 
@@ -109,17 +111,23 @@ impl Sender {
     }
 
     /// Publishes what waits for an instance, in order. What fails is not tried again: it might come twice, or late.
-    async fn publish(&self, index: usize) {
-        let Some(way) = self.ways.get(index) else { return };
+    async fn publish(&self, way: &Way, index: usize, first: Line) {
+        let mut line = Some(first);
         loop {
-            way.wake.notified().await;
+            let mut woken = pin!(way.wake.notified());
+            poll_fn(|cx| {
+                line.take_if(|line| line.poll_ended(&way.link, cx).is_ready());
+                woken.as_mut().poll(cx)
+            })
+            .await;
             loop {
                 let posts = self.take(index);
                 if posts.is_empty() {
                     break;
                 }
-                if self.publish_all(&way.link, &posts).await.is_err() {
+                if self.publish_all(&way.link, &mut line, &posts).await.is_err() {
                     way.link.set_up(false);
+                    line = None;
                 }
             }
         }
@@ -128,27 +136,34 @@ impl Sender {
     async fn publish_all(
         &self,
         link: &Link,
+        line: &mut Option<Line>,
         posts: &[(Incarnation, Vec<u8>)],
-    ) -> Result<(), super::RedisError> {
-        let mut connection = link.connection().await?;
-        let mut rest = posts;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|(_, post)| {
-                let fits = bytes < BATCH;
-                bytes += post.len();
-                fits
-            });
-            let (batch, later) = rest.split_at(fits.count());
-            let mut pipeline = redis::pipe();
-            for (to, post) in batch {
-                pipeline.cmd("PUBLISH").arg(channel(&self.name, *to)).arg(&**post).ignore();
+    ) -> Result<(), RedisError> {
+        let line = match line {
+            Some(line) => line,
+            None => line.insert(self.line(link).await?),
+        };
+        let mut bytes = 0;
+        for (to, post) in posts {
+            line.put(self.published(*to, post));
+            bytes += post.len();
+            if bytes >= BATCH {
+                line.flush(link).await?;
+                bytes = 0;
             }
-            let published = pipeline.exec_async(&mut connection.inner).await;
-            link.settled(&connection, published)?;
-            rest = later;
         }
-        Ok(())
+        line.flush(link).await
+    }
+
+    /// Tried with a post to nobody.
+    async fn line(&self, link: &Link) -> Result<Line, RedisError> {
+        link.line(self.published(Incarnation(0), &[])).await
+    }
+
+    fn published(&self, to: Incarnation, post: &[u8]) -> Cmd {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(channel(&self.name, to)).arg(post);
+        command
     }
 }
 
@@ -156,12 +171,21 @@ impl Sender {
 pub(super) struct Publishers(Vec<JoinHandle<()>>);
 
 impl Publishers {
-    pub(super) fn start(handle: &Handle, sender: &Arc<Sender>) -> Self {
-        let start = |index| {
+    /// Each is connected once when this returns.
+    pub(super) async fn start(handle: &Handle, sender: &Arc<Sender>) -> Result<Self, RedisError> {
+        let mut lines = Vec::new();
+        for way in &sender.ways {
+            lines.push(sender.line(&way.link).await?);
+        }
+        let start = |(index, line)| {
             let sender = Arc::clone(sender);
-            handle.spawn(async move { sender.publish(index).await })
+            handle.spawn(async move {
+                if let Some(way) = sender.ways.get(index) {
+                    sender.publish(way, index, line).await;
+                }
+            })
         };
-        Self((0..sender.ways.len()).map(start).collect())
+        Ok(Self(lines.into_iter().enumerate().map(start).collect()))
     }
 }
 

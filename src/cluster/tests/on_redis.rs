@@ -253,6 +253,10 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
             "+hgetall",
             "+publish",
             "+subscribe",
+            "+client|reply",
+        ]);
+        server.command(&[
+            "ACL", "SETUSER", "asked", "on", ">secret", "~xmpp", "&*", "+@all", "-client",
         ]);
         server.command(&["ACL", "SETUSER", "half", "on", ">secret", "~xmpp", "+@all", "-time"]);
         server.command(&[
@@ -272,7 +276,7 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
         drop(runtime.block_on(as_user("whole", "secret").connect()).unwrap());
         let error = refused(&runtime, as_user("whole", "wrong"));
         assert!(matches!(error, RedisError::Password(_)), "{error:?}");
-        for user in ["half", "deaf", "keys"] {
+        for user in ["half", "deaf", "keys", "asked"] {
             let error = refused(&runtime, as_user(user, "secret"));
             assert!(matches!(error, RedisError::Rights(_)), "{user}: {error:?}");
         }
