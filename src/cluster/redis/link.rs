@@ -277,7 +277,7 @@ async fn hear(
     loop {
         let channels = heard.channels();
         if channels == subscribed {
-            redis::cmd("PING").exec_async(&mut connection).await?;
+            heard.trial().exec_async(&mut connection).await?;
         } else {
             connection.subscribe(&channels).await?;
             subscribed = channels;

@@ -145,7 +145,7 @@ impl Sender {
         };
         let mut bytes = 0;
         for (to, post) in posts {
-            line.put(self.published(*to, post));
+            line.put(publish(&self.name, *to, post));
             bytes += post.len();
             if bytes >= BATCH {
                 line.flush(link).await?;
@@ -155,16 +155,20 @@ impl Sender {
         line.flush(link).await
     }
 
-    /// Tried with a post to nobody.
     async fn line(&self, link: &Link) -> Result<Line, RedisError> {
-        link.line(self.published(Incarnation(0), &[])).await
+        link.line(trial(&self.name)).await
     }
+}
 
-    fn published(&self, to: Incarnation, post: &[u8]) -> Cmd {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(channel(&self.name, to)).arg(post);
-        command
-    }
+fn publish(name: &str, to: Incarnation, post: &[u8]) -> Cmd {
+    let mut command = redis::cmd("PUBLISH");
+    command.arg(channel(name, to)).arg(post);
+    command
+}
+
+/// A post to nobody, to see whether an instance publishes.
+fn trial(name: &str) -> Cmd {
+    publish(name, Incarnation(0), &[])
 }
 
 /// The tasks that publish, for as long as they are kept.
@@ -230,6 +234,10 @@ impl Heard {
     pub(super) fn channels(&self) -> Vec<String> {
         let inboxes = self.inboxes.lock();
         inboxes.keys().cloned().chain([hint_channel(&self.name)]).collect()
+    }
+
+    pub(super) fn trial(&self) -> Cmd {
+        trial(&self.name)
     }
 
     pub(super) fn hint(&self) {

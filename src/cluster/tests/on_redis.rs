@@ -241,7 +241,6 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
             "~xmpp",
             "&xmpp:*",
             "+hello",
-            "+ping",
             "+info",
             "+time",
             "+eval",
