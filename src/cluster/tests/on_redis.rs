@@ -86,7 +86,7 @@ fn node_4_posts_go_by_several_instances() {
             let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
             line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
         };
-        assert_eq!(by(&servers[0]), 0, "the first one is for leases");
+        assert!(by(&servers[0]) < 10, "the first one is for leases: it is tried, and no more");
         assert!(by(&servers[1]) > 100 && by(&servers[2]) > 100, "each has its pairs");
         let alone = || Arc::new(runtime.block_on(builder(&urls).connect_posts()).unwrap());
         conformance::posts(|| alone() as _);
