@@ -481,12 +481,12 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Whether it has something to do behind each write, though it wants input.
     #[cfg(feature = "tokio")]
-    #[expect(clippy::unused_self, reason = "where no node is another's edge")]
     pub(crate) fn follows_writes(&self) -> bool {
         #[cfg(feature = "cluster")]
-        return self.is_away();
-        #[cfg(not(feature = "cluster"))]
-        return false;
+        if self.is_away() {
+            return true;
+        }
+        self.congested.is_some()
     }
 
     /// Wakes whoever polls when the client has taken something, unless it asks again by itself.
