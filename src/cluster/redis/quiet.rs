@@ -16,6 +16,9 @@ use tokio::time::timeout;
 
 use super::error::RedisError;
 
+/// What was packed is kept as room for more, up to so many bytes.
+const KEPT: usize = 64 << 10;
+
 pub(super) struct Quiet {
     socket: TcpStream,
     /// What is written next.
@@ -65,7 +68,10 @@ impl Quiet {
         let late = |_| RedisError::TimedOut;
         let written = timeout(time, self.socket.write_all(&self.packed)).await.map_err(late)?;
         written.map_err(redis::RedisError::from)?;
-        self.packed.clear();
+        match self.packed.capacity() > KEPT {
+            true => self.packed = Vec::new(),
+            false => self.packed.clear(),
+        }
         Ok(())
     }
 
