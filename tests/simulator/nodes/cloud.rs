@@ -267,25 +267,32 @@ impl Access {
         self.cloud.state().has_effect(there, Box::new(effect));
         let cloud = self.cloud.clone();
         Box::pin(async move {
-            Self::sleep_until(cloud, back).await;
-            let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            answer.unwrap_or_else(|| Err(StoreError::failed("it was not asked")))
+            // Each look at a clock moves it: the time may have come before the store has done it.
+            let answer = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Self::from(cloud, back, answer).await
         })
     }
 
     async fn sleep_until(cloud: Cloud, at: Duration) {
+        Self::from(cloud, at, || Some(())).await;
+    }
+
+    /// What there is, from then on.
+    async fn from<T>(cloud: Cloud, at: Duration, mut what: impl FnMut() -> Option<T>) -> T {
         let mut number = None;
         poll_fn(|cx| {
             let mut state = cloud.state();
-            if state.all.now() >= at {
-                return Poll::Ready(());
+            if state.all.now() >= at
+                && let Some(what) = what()
+            {
+                return Poll::Ready(what);
             }
             state.number += u64::from(number.is_none());
             let number = *number.get_or_insert(state.number);
             state.timers.insert((at, number), cx.waker().clone());
             Poll::Pending
         })
-        .await;
+        .await
     }
 
     /// A call that takes its time on the way there, and on the way back.
