@@ -34,10 +34,12 @@ impl<C: SharedConnection> Driver<C> {
             let later = || now().saturating_add(CHECK_AGAIN).into();
             self.backlog_check = backlog.map(|_| self.backlog_check.unwrap_or_else(later));
         }
-        let (written, position) = (self.connection.written(), backlog.unwrap_or_default());
-        let is_same = |stall: &Stall| (stall.written, stall.position) == (written, position);
-        let new = || Stall { written, position, since: now().into() };
-        self.stall = is_waiting.then(|| self.stall.filter(is_same).unwrap_or_else(new));
+        self.stall = is_waiting.then(|| {
+            let (written, position) = (self.connection.written(), backlog.unwrap_or_default());
+            let is_same = |stall: &Stall| (stall.written, stall.position) == (written, position);
+            let new = || Stall { written, position, since: now().into() };
+            self.stall.filter(is_same).unwrap_or_else(new)
+        });
     }
 
     /// When a client that goes on taking nothing is given up.

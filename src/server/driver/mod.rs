@@ -597,6 +597,9 @@ impl<C: SharedConnection> Driver<C> {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
+        if input.is_empty() && self.has_read_all() {
+            return false;
+        }
         if self.has_deferred() && self.carry_out_deferred() {
             return true;
         }

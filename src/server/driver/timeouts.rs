@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Driver, Place, State, Want};
+use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
+use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
 use crate::stream::{Limit, StreamCondition};
 
@@ -18,14 +19,19 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Close {
             return None;
         }
-        let checks = [self.congested, self.backlog_check, Some(self.deadline)];
-        let checks = checks.map(|at| at.map(Duration::from));
-        let deferred = self.spent.rates.broadcast_at().filter(|_| self.has_deferred());
-        let rates = [self.spent.rates.paused_until(), deferred];
-        let session = [self.extensions_at(), self.stuck_at()];
-        let waiting = self.place.as_ref().filter(|_| self.waits_for_place());
-        let login = [waiting.and_then(Place::next_eviction), self.not_before(), self.expires()];
-        rates.into_iter().chain(session).chain(login).chain(checks).flatten().min()
+        let checks = [self.congested, self.backlog_check].into_iter().flatten();
+        let mut soonest = Duration::from(checks.fold(self.deadline, Nanos::min));
+        let mut or = |at: Option<Duration>| soonest = at.map_or(soonest, |at| at.min(soonest));
+        or(self.spent.rates.paused_until());
+        or(self.spent.rates.broadcast_at().filter(|_| self.has_deferred()));
+        or(self.extensions_at());
+        or(self.stuck_at());
+        if let Some(place) = self.place.as_ref().filter(|_| self.waits_for_place()) {
+            or(place.next_eviction());
+        }
+        or(self.not_before());
+        or(self.expires());
+        Some(soonest)
     }
 
     /// Acts on the time that has passed.

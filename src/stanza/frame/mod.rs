@@ -258,10 +258,14 @@ impl<'a> Frame<'a> {
 
     /// Appends the frame's bytes to `out`.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        if matches!(self.parts, FrameParts::Stanza(Addressed { stanza, .. }) if stanza.len() > LARGE)
-        {
+        match self.parts {
             // What grows by doubling would keep as much again for a client that does not read.
-            out.reserve_exact(self.len());
+            FrameParts::Stanza(it) if it.stanza.len() > LARGE => out.reserve_exact(self.len()),
+            // About as much as it takes: the first one would let it grow piece by piece.
+            FrameParts::Stanza(it) if out.capacity() == 0 => {
+                out.reserve(it.stanza.len() + it.appended.len() + AROUND);
+            }
+            _ => {}
         }
         self.pieces(|piece| out.extend_from_slice(piece));
     }
@@ -371,6 +375,9 @@ const fn closing(kind: Kind) -> &'static [u8] {
         Kind::Iq => b"</iq>",
     }
 }
+
+/// Bytes of what is written around a stanza, and of another recipient's address.
+const AROUND: usize = 64;
 
 /// Bytes above which a stanza gets exactly the space it needs.
 const LARGE: usize = 64 << 10;
