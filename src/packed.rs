@@ -10,7 +10,14 @@ pub(crate) struct Writer(Vec<u8>);
 impl Writer {
     /// Begins with the number of a version.
     pub(crate) fn versioned(version: u8) -> Self {
-        Self(vec![version])
+        Self::with_room(version, 0)
+    }
+
+    /// The same, for about so many bytes.
+    pub(crate) fn with_room(version: u8, bytes: usize) -> Self {
+        let mut this = Self(Vec::with_capacity(bytes + 64));
+        this.byte(version);
+        this
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -50,6 +57,12 @@ impl Writer {
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.extend_from_slice(bytes);
+    }
+
+    /// So many bytes, which `write` appends.
+    pub(crate) fn bytes_by(&mut self, length: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.count(length);
+        write(&mut self.0);
     }
 
     pub(crate) fn text(&mut self, text: &str) {

@@ -23,7 +23,8 @@ const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer::versioned(VERSION);
+        let frames = self.frames.iter().map(|numbered| numbered.frame.cost());
+        let mut out = Writer::with_room(VERSION, frames.sum());
         out.number(self.from.0);
         out.view(self.view);
         out.number(self.base);

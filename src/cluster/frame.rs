@@ -4,6 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::leg::{Down, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
@@ -161,15 +163,18 @@ impl Body {
     }
 }
 
+/// Slots that one frame is for: mostly one.
+pub(super) type FewSlots = SmallVec<[Slot; 4]>;
+
 impl Frame {
     /// The slots that it is for, each once.
-    pub(crate) fn slots(&self) -> Vec<Slot> {
+    pub(crate) fn slots(&self) -> FewSlots {
         let to = match &self.body {
             Body::Stanza { to, .. } | Body::Presence { to, .. } => to,
-            Body::Up { slot, .. } => return vec![*slot],
-            Body::Export(_) | Body::Told(_) | Body::Down { .. } => return Vec::new(),
+            Body::Up { slot, .. } => return smallvec![*slot],
+            Body::Export(_) | Body::Told(_) | Body::Down { .. } => return FewSlots::new(),
         };
-        let mut slots: Vec<_> = to.iter().map(|recipient| recipient.slot).collect();
+        let mut slots: FewSlots = to.iter().map(|recipient| recipient.slot).collect();
         slots.sort_unstable();
         slots.dedup();
         slots

@@ -1,12 +1,13 @@
 //! The half of a node that talks to others: frames go where their slots are, and come from there (NODE-4 to 7).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::broken;
 use super::flow::Flow;
-use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Word};
+use super::frame::{Body, FewSlots, Frame, Numbered, Post, Receipt, Recipient, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
@@ -29,7 +30,7 @@ impl Node {
         &mut self,
         now: Duration,
         source: impl Into<Option<Slot>>,
-        to: Vec<Recipient>,
+        mut to: Vec<Recipient>,
         bytes: Arc<[u8]>,
         receipt: Receipt,
     ) -> Submitted {
@@ -37,16 +38,14 @@ impl Node {
         if !self.may_act(now) {
             return submitted;
         }
-        let mut taken = Vec::new();
-        for recipient in to {
-            let bytes = self.flows.get(&recipient.slot).map(Flow::bytes).unwrap_or_default();
-            submitted.is_pressed |= bytes >= self.settings.soft;
-            let list =
-                if bytes >= self.settings.hard { &mut submitted.bounced } else { &mut taken };
-            list.push(recipient);
+        let bytes_for = |one: &Recipient| self.flows.get(&one.slot).map_or(0, Flow::bytes);
+        submitted.is_pressed = to.iter().any(|one| bytes_for(one) >= self.settings.soft);
+        if submitted.is_pressed {
+            let is_full = |one: &mut Recipient| bytes_for(one) >= self.settings.hard;
+            submitted.bounced = to.extract_if(.., is_full).collect();
         }
-        if !taken.is_empty() {
-            let body = Body::Stanza { to: taken, bytes, receipt };
+        if !to.is_empty() {
+            let body = Body::Stanza { to, bytes, receipt };
             self.dispatch(Frame { source: source.into(), body });
         }
         self.step(now);
@@ -127,27 +126,31 @@ impl Node {
 
     /// To each recipient's home, one frame for each node; or it is held.
     pub(super) fn dispatch(&mut self, frame: Frame) {
-        let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
-        for slot in frame.slots() {
+        let slots = frame.slots();
+        let mut ways = SmallVec::<[(Incarnation, FewSlots); 1]>::new();
+        for &slot in &slots {
             let (place, view) = (self.record().place(slot), self.member.view());
             let is_closed = self.is_closed_here(slot, place);
             let flow = self.flows.entry(slot).or_default();
             match place.owner.filter(|_| !is_closed && flow.goes(place, view, &self.settings)) {
-                Some(owner) => ways.entry(owner).or_default().push(slot),
+                Some(owner) => match ways.iter_mut().find(|(node, _)| *node == owner) {
+                    Some((_, slots)) => slots.push(slot),
+                    None => ways.push((owner, smallvec![slot])),
+                },
                 None => {
                     flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot)));
                     self.holding.insert(slot);
                 }
             }
         }
-        for (node, slots) in ways {
-            let is_whole = frame.slots().iter().all(|slot| slots.contains(slot));
-            let part = if is_whole {
-                frame.clone()
-            } else {
-                frame.narrowed(|one| slots.contains(&one.slot))
-            };
-            self.convey(node, Arc::new(part));
+        match &*ways {
+            [(node, to)] if to.len() == slots.len() => self.convey(*node, Arc::new(frame)),
+            ways => {
+                for (node, slots) in ways {
+                    let part = frame.narrowed(|one| slots.contains(&one.slot));
+                    self.convey(*node, Arc::new(part));
+                }
+            }
         }
     }
 
