@@ -128,6 +128,20 @@ fn fetch(listen: impl FnOnce(Server<Arc<Outbox>>, Hosted) -> SocketAddr) {
     }
 }
 
+/// A client asks for more than its connection takes at once, closes its stream behind that, and reads.
+fn ask(listen: impl FnOnce(Server<Arc<Outbox>>, Hosted) -> SocketAddr) {
+    const ASKED: usize = 500;
+    let (server, host) = host_on(Stores::memory());
+    let host = Arc::new(host.marks(Marks::new(2_000, 1_000_000)));
+    let mut client = log_in(listen(server, host));
+    let ping = "<iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>";
+    client.write_all(format!("{}</stream:stream>", ping.repeat(ASKED)).as_bytes()).unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("<iq ").count(), ASKED);
+    assert!(answers.ends_with("</iq></stream:stream>"));
+}
+
 /// Two clients with sessions and one without, before the end and after it. One answers, and keeps
 /// its end open.
 fn play(address: SocketAddr, host: &Hosted, shut_down: impl FnOnce()) {
@@ -240,6 +254,12 @@ mod on_tokio {
         let runtime = runtime();
         fetch(|server, host| listen(&runtime, server, host));
     }
+
+    #[test]
+    fn stream_27_what_was_asked_before_the_end_is_answered() {
+        let runtime = runtime();
+        ask(|server, host| listen(&runtime, server, host));
+    }
 }
 
 #[cfg(feature = "threads")]
@@ -280,5 +300,10 @@ mod on_threads {
     #[test]
     fn off_3_all_that_is_stored_arrives() {
         fetch(listen);
+    }
+
+    #[test]
+    fn stream_27_what_was_asked_before_the_end_is_answered() {
+        ask(listen);
     }
 }

@@ -494,9 +494,9 @@ impl<S: Stream> Wire<S> {
     }
 
     /// The last bytes of TLS (TLS-4, or the alert that tells what was wrong) where there is room for
-    /// them: nobody is waited for.
+    /// them: nobody is waited for, but a writer that is just about to let go.
     fn part(&self) {
-        let Some(_writing) = self.writing.try_lock() else { return };
+        let Some(_writing) = self.writing.try_lock_for(SHORT) else { return };
         let records = self.last_records();
         if self.stream.set_write_timeout(Some(SHORT)).is_ok() {
             let _room = self.stream.write(&records);

@@ -50,7 +50,10 @@ impl Exporter {
         // The header of the record, of the message (2: ServerHello) with three bytes of length, the version.
         if let [0x16, _, _, _, _, 2, _, _, _, _, _, hello @ ..] = record {
             let random = hello.get(..32).map(<[u8]>::to_vec);
-            self.known.lock().server_random = random;
+            let mut known = self.known.lock();
+            if known.server_random.is_none() {
+                known.server_random = random;
+            }
         }
     }
 
@@ -110,5 +113,20 @@ impl KeyLog for Exporter {
 impl fmt::Debug for Exporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Exporter")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last record of the handshake begins as the first does, and goes on with anything.
+    #[test]
+    fn sasl_11_what_is_encrypted_is_no_hello() {
+        let exporter = Exporter::new(Arc::new(rustls::NoKeyLog), true);
+        let record = |random| [&[0x16, 3, 3, 0, 50, 2, 0, 0, 40, 3, 3][..], &[random; 40]].concat();
+        exporter.sent(&record(1));
+        exporter.sent(&record(9));
+        assert_eq!(exporter.known.lock().server_random, Some(vec![1; 32]));
     }
 }

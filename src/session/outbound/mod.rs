@@ -353,15 +353,14 @@ impl<C: SharedConnection> Outbound<C> {
         self.ended = true;
         self.stop_holding();
         let retained = self.retained.take();
-        let keep = farewell.is_some()
+        let keeps_answers = farewell.is_some()
             && retained.is_none()
-            && !is_stalled
-            && self.queue.unwritten().bytes <= LAST
             && !self.gates.is_closed()
             && self.link.is_some();
+        let keep = keeps_answers && !is_stalled && self.queue.unwritten().bytes <= LAST;
         let mut left = Vec::new();
         for (entry, written) in self.queue.take_all() {
-            if keep && !written {
+            if !written && (keep || keeps_answers && entry.is_answer()) {
                 self.queue.push(entry);
             } else {
                 let is_here = self.link.is_some();
@@ -397,7 +396,8 @@ impl<C: SharedConnection> Outbound<C> {
     }
 }
 
-/// Bytes that an end still writes to a client: of more than that the stanzas are routed again.
+/// Bytes that an end still writes to a client: of more than that the stanzas are routed again. Answers, which nobody
+/// else is to get, are written as far as the connection takes any (STREAM-27).
 const LAST: u32 = 64 << 10;
 
 /// What an end takes out of the outbound.

@@ -81,6 +81,12 @@ impl Queued {
         if let Self::Stanza { stanza, .. } = self { Some(stanza) } else { None }
     }
 
+    /// Whether it is for this client alone, with nowhere else to go: an IQ, mostly what the client has asked for.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Stanza { stanza, to: To::AsIs, counted: false, void: false, .. }
+            if stanza.kind() == Kind::Iq)
+    }
+
     /// What is left of it when its session ends.
     pub(super) fn into_left(self, written: bool) -> Option<Left> {
         if self.is_void() {

@@ -1,6 +1,7 @@
 //! The writer: whoever sends while nobody writes hands over what waits, without the lock.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
@@ -478,9 +479,19 @@ impl<C: SharedConnection> Outbound<C> {
             };
         }
         if error == SendError::Full && is_current && matches!(entry, Queued::Stanza { .. }) {
-            // What the client can no longer take is routed again; it is told of the end.
-            turn.left.extend(entry.into_lost(false));
-            turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_lost(false)));
+            // What the client can no longer take is routed again; it is told of the end. The answers to what it has
+            // asked for go in front of that, as long as there is room at all.
+            let all = std::iter::once(entry).chain(self.queue.take_stanzas());
+            let (answers, others): (Vec<_>, Vec<_>) = all.partition(Queued::is_answer);
+            turn.left.extend(others.into_iter().filter_map(|entry| entry.into_lost(false)));
+            for entry in answers.into_iter().rev() {
+                if let Queued::Stanza { stanza, .. } = entry {
+                    self.queue.put_back(Queued::Reply(Arc::new(stanza.into())));
+                }
+            }
+            return ControlFlow::Continue(());
+        }
+        if error == SendError::Full && is_current && matches!(entry, Queued::Reply(_)) {
             return ControlFlow::Continue(());
         }
         let unwritten = matches!(entry, Queued::Stanza { counted: false, .. }).then_some(entry);
