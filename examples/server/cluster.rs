@@ -36,7 +36,10 @@ pub(crate) async fn serve(
     let (log, name) = (Log(options.settings.log), &cluster.node);
     let sockets = sockets(options)?;
     let mut stop = pin!(setup::stop()?);
-    let (joined, stores) = join(cluster, options).await?;
+    let (joined, stores) = tokio::select! {
+        joined = join(cluster, options) => joined?,
+        () = &mut stop => return Ok(()),
+    };
     let (server, _) = setup::server(&options.settings, false, stores).await?;
     let was_fenced = Arc::new(AtomicBool::new(false));
     let server = server.cluster(joined).listener(move |event| log.event(event)).on_fault({
@@ -125,16 +128,17 @@ async fn watch(node: &NodeHandle<Arc<Outbox>>, name: &str, log: Log) {
 async fn join(cluster: &options::Cluster, options: &Options) -> Result<(Cluster, Stores), Failure> {
     let data = options.settings.data.as_deref().unwrap_or_else(|| "".as_ref());
     let config = PostgresConfig::new(&data.to_string_lossy()).map_err(|error| told(&error))?;
+    let at_redis = |error| format!("Redis: {}", told(&error));
     let database = Arc::new(config.clone().connect().await.map_err(|error| told(&error))?);
     let redis = Redis::builder(&cluster.urls);
     let (engine, posts): (Arc<dyn Engine>, Arc<dyn Posts>) = match cluster.engine {
         options::Engine::Redis => {
-            let redis = Arc::new(redis.connect().await.map_err(|error| told(&error))?);
+            let redis = Arc::new(redis.connect().await.map_err(at_redis)?);
             (Arc::clone(&redis) as _, redis)
         }
         options::Engine::Postgres => {
             let engine = Postgres::builder(config).connect().await;
-            let posts = redis.connect_posts().await.map_err(|error| told(&error))?;
+            let posts = redis.connect_posts().await.map_err(at_redis)?;
             (Arc::new(engine.map_err(|error| told(&error))?), Arc::new(posts))
         }
     };

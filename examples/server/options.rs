@@ -127,6 +127,15 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     if !options.websocket.is_empty() && cfg!(not(feature = "websocket")) {
         return Err(NO_WEBSOCKET.into());
     }
+    if urls.is_some() {
+        if cfg!(not(all(feature = "redis", feature = "postgres"))) {
+            return Err(NO_CLUSTER.into());
+        }
+        if !options.settings.data.as_deref().is_some_and(settings::is_database) {
+            let why = "the database that all nodes share";
+            return Err(format!("--cluster wants --data postgres://… as well: {why}"));
+        }
+    }
     options.settings.complete()?;
     if let Some(account) = add_user {
         let data = options.settings.data;
@@ -165,17 +174,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 impl Options {
     /// Fills in what was left out, and looks at what has to fit together.
     fn complete(&mut self) -> Result<(), String> {
-        if let Some(cluster) = &self.cluster {
-            if cfg!(not(all(feature = "redis", feature = "postgres"))) {
-                return Err(NO_CLUSTER.into());
-            }
-            if !self.settings.data.as_deref().is_some_and(settings::is_database) {
-                let why = "the database that all nodes share";
-                return Err(format!("--cluster wants --data postgres://… as well: {why}"));
-            }
-            if cluster.node.trim().is_empty() {
-                return Err("--node wants a name that is not empty".into());
-            }
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.node.trim().is_empty()) {
+            return Err("--node wants a name that is not empty".into());
         }
         if self.listen.is_empty() && self.direct_tls.is_empty() && self.websocket.is_empty() {
             self.listen.push((IpAddr::from(Ipv4Addr::LOCALHOST), 5222).into());

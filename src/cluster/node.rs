@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::engine::{Answer, Ask};
 use super::flow::Flow;
-use super::frame::{Body, Frame, Word};
+use super::frame::{Body, FewSlots, Frame, Word};
 #[cfg(test)]
 use super::frame::{Receipt, Recipient};
 use super::leg::{Down, LegId, Up};
@@ -84,6 +84,8 @@ pub(crate) struct Work {
     pub(crate) job: Job,
     /// The frame, by the node that it came from and its number.
     pub(super) origin: Option<(Incarnation, u64)>,
+    /// The same of a frame of this node itself.
+    pub(super) own: Option<u64>,
 }
 
 impl Work {
@@ -114,6 +116,10 @@ pub(crate) struct Node {
     pub(super) holding: BTreeSet<Slot>,
     /// What it tells itself.
     pub(super) own: VecDeque<Arc<Frame>>,
+    /// What it has taken of that, and the slots that are still at it: until then its sender is not told that it is
+    /// handled (SM-5).
+    pub(super) own_work: VecDeque<(u64, FewSlots, Arc<Frame>)>,
+    pub(super) own_last: u64,
     pub(super) settings: Settings,
     /// What the slots here have been told of.
     known: Arc<Record>,
@@ -141,6 +147,8 @@ impl Node {
             flows: BTreeMap::new(),
             holding: BTreeSet::new(),
             own: VecDeque::new(),
+            own_work: VecDeque::new(),
+            own_last: 0,
             settings,
             known: Arc::new(Record::nothing(slots)),
             is_in_motion: false,
@@ -248,7 +256,7 @@ impl Node {
     /// marked with the token.
     #[cfg(test)]
     pub(crate) fn begin(&mut self, slot: Slot) -> Option<Work> {
-        self.slots.begin(slot).map(|job| Work { job, origin: None })
+        self.slots.begin(slot).map(|job| Work { job, origin: None, own: None })
     }
 
     /// Whoever sent what the job was about is told that it is handled.
@@ -369,7 +377,7 @@ impl Node {
     /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
     /// been finished since may have said more.
     pub(crate) fn is_through(&self, slot: Slot) -> bool {
-        is_through(&self.links, slot)
+        is_through(&self.links, &self.own_work, slot)
     }
 
     /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
@@ -518,6 +526,10 @@ impl Node {
                 self.frames().filter(|frame| frame.source == Some(slot)).collect::<Vec<_>>(),
             );
         }
+        self.own_work.retain_mut(|(_, slots, _)| {
+            slots.retain(|at_it| *at_it != slot);
+            !slots.is_empty()
+        });
         self.flows.values_mut().for_each(|flow| flow.forget(slot));
         self.links.values_mut().for_each(|link| link.give_up(slot));
     }
@@ -525,8 +537,9 @@ impl Node {
     /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, or refused where it cannot be read, what takes too
     /// long is cancelled. The last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
-        let links = &self.links;
-        let is_quiet = |slot| is_through(links, slot) || broken!(self.settings, NoDrain);
+        let (links, own_work) = (&self.links, &self.own_work);
+        let is_through = |slot| is_through(links, own_work, slot);
+        let is_quiet = |slot| is_through(slot) || broken!(self.settings, NoDrain);
         let due = self.slots.due(is_quiet);
         self.effects.extend(due.into_iter().map(Effect::Export));
         let Some(view) = self.member.next_view() else { return };
@@ -592,9 +605,14 @@ impl Node {
     }
 }
 
-fn is_through(links: &BTreeMap<Incarnation, Link>, slot: Slot) -> bool {
+fn is_through(
+    links: &BTreeMap<Incarnation, Link>,
+    own_work: &VecDeque<(u64, FewSlots, Arc<Frame>)>,
+    slot: Slot,
+) -> bool {
     let from = |frame: &Frame| frame.source == Some(slot);
     !links.values().any(|link| link.waiting().any(|one| from(&one.frame)))
+        && !own_work.iter().any(|(_, _, frame)| from(frame))
 }
 
 #[cfg(test)]

@@ -203,8 +203,13 @@ impl Node {
     /// What this node tells itself. What is not taken now is held like anything else.
     pub(super) fn take_own(&mut self) {
         while let Some(frame) = self.own.pop_front() {
+            self.own_last += 1;
+            self.own_work.push_back((self.own_last, FewSlots::new(), Arc::clone(&frame)));
             for slot in self.accept(&frame, self.member.view(), None) {
                 self.hold(slot, Arc::new(frame.narrowed(|one| one.slot == slot)));
+            }
+            if self.own_work.back().is_some_and(|(_, slots, _)| slots.is_empty()) {
+                self.own_work.pop_back();
             }
         }
     }
@@ -327,10 +332,17 @@ impl Node {
             return None;
         }
         let job = self.slots.begin(slot)?;
-        if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
+        let is_counted = !broken!(self.settings, AckOnReceipt);
+        if let Some((from, seq)) = origin.filter(|_| is_counted) {
             self.links.entry(from).or_default().begin(seq, slot);
         }
-        Some(Work { job, origin })
+        let own = origin.is_none().then_some(self.own_last);
+        if let Some((_, slots, _)) =
+            self.own_work.back_mut().filter(|_| own.is_some() && is_counted)
+        {
+            slots.push(slot);
+        }
+        Some(Work { job, origin, own })
     }
 
     pub(super) fn finish_origin(&mut self, work: Work) {
@@ -341,6 +353,17 @@ impl Node {
             && let Some(link) = self.links.get_mut(&from)
         {
             link.finish(seq, work.job.slot);
+        }
+        if let Some(own) = work.own.filter(|_| is_same)
+            && let Ok(place) = self.own_work.binary_search_by_key(&own, |(number, ..)| *number)
+            && let Some((_, slots, _)) = self.own_work.get_mut(place)
+        {
+            if let Some(at) = slots.iter().position(|at_it| *at_it == work.job.slot) {
+                slots.swap_remove(at);
+            }
+            if slots.is_empty() {
+                self.own_work.remove(place);
+            }
         }
     }
 

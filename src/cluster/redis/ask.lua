@@ -3,6 +3,7 @@
 --
 -- KEYS[1]: the hash. ARGV: a random name, the channel of hints, the record that the node has, what it asks, and
 --   read
+--   try      the rights for what is asked later
 --   renew    incarnation, lease, time to live in microseconds, 1 for a first one
 --   release  incarnation
 --   replace  view to be replaced, view, instance, record
@@ -49,6 +50,9 @@ if what == 'renew' then
   else
     done = 0
   end
+elseif what == 'try' then
+  redis.call('HSET', key, 'tried', '')
+  redis.call('HDEL', key, 'tried')
 elseif what == 'release' then
   leases['lease:' .. ARGV[5]] = nil
   redis.call('HDEL', key, 'lease:' .. ARGV[5])

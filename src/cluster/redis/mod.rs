@@ -110,7 +110,7 @@ impl RedisBuilder {
             known: Mutex::default(),
         };
         // The script, and the rights for it.
-        leases.ask(&["read".into()]).await?;
+        leases.ask(&["try".into()]).await?;
         let of_posts = if others.is_empty() { &links } else { others };
         let posts = RedisPosts::start(&handle, &self.name, of_posts, &links).await?;
         Ok(Redis { leases: Arc::new(leases), posts, handle })

@@ -407,6 +407,24 @@ fn node_5_a_frame_is_answered_when_it_is_handled() {
     }
 }
 
+/// Its sender is told that it is handled by its receipt.
+#[test]
+fn sm_5_what_a_node_tells_itself_is_handled_when_it_is_done() {
+    for broken in [None, Some(Break::AckOnReceipt)] {
+        let (mut world, sent) = (World::new(broken), Arc::new(()));
+        let to = vec![Recipient { slot: MINE, account: "juliet@example.com".into() }];
+        let receipt = Receipt::new(Arc::clone(&sent));
+        world.node.submit(world.now, MINE, to, (*b"hello").into(), receipt);
+        world.take();
+        let [work] = world.handled()[..] else { panic!("it is taken") };
+        assert_eq!(Arc::strong_count(&sent) > 1, broken.is_none(), "{broken:?}");
+        assert_eq!(world.node.is_through(MINE), broken.is_some(), "{broken:?}");
+        world.node.finish(world.now, work);
+        assert_eq!(Arc::strong_count(&sent), 1);
+        assert!(world.node.is_through(MINE));
+    }
+}
+
 #[test]
 fn node_6_what_is_refused_comes_again_in_front_of_what_is_new() {
     let mut world = World::new(None);

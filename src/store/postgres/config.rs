@@ -161,7 +161,10 @@ impl PostgresConfig {
         }
         let (timeout, name) = (self.timeout, self.schema);
         let connector = Connector::new(self.config, tls, &name, timeout);
-        let first = connector.open().await?;
+        // A server that is stopped takes connections, and says nothing.
+        let opened = tokio::time::timeout(timeout, connector.open()).await;
+        let silent = |_| ConnectError::Unreachable("it does not answer in time".into());
+        let first = opened.map_err(silent)??;
         schema::migrate(&first.client, &name).await?;
         connector.check(&first).await?;
         Ok(Postgres::new(Pool::new(connector, first, self.connections, timeout)))
