@@ -127,7 +127,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     if !options.websocket.is_empty() && cfg!(not(feature = "websocket")) {
         return Err(NO_WEBSOCKET.into());
     }
-    if urls.is_some() {
+    if urls.is_some() && node.is_some() {
         if cfg!(not(all(feature = "redis", feature = "postgres"))) {
             return Err(NO_CLUSTER.into());
         }
