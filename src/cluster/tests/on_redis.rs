@@ -268,6 +268,8 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
             "+@all",
             "resetchannels",
         ]);
+        server
+            .command(&["ACL", "SETUSER", "late", "on", ">secret", "~xmpp", "&*", "+@all", "-hdel"]);
         server.command(&["ACL", "SETUSER", "keys", "on", ">secret", "~other", "&*", "+@all"]);
         let as_user = |user: &str, password: &str| {
             builder(&format!("redis://{user}:{password}@127.0.0.1:{}", server.port))
@@ -275,7 +277,7 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
         drop(runtime.block_on(as_user("whole", "secret").connect()).unwrap());
         let error = refused(&runtime, as_user("whole", "wrong"));
         assert!(matches!(error, RedisError::Password(_)), "{error:?}");
-        for user in ["half", "deaf", "keys", "asked"] {
+        for user in ["half", "deaf", "keys", "asked", "late"] {
             let error = refused(&runtime, as_user(user, "secret"));
             assert!(matches!(error, RedisError::Rights(_)), "{user}: {error:?}");
         }

@@ -14,6 +14,17 @@ fn fails(database: &Database, url: &str) -> ConnectError {
     error
 }
 
+/// It is stopped, or is something else.
+#[test]
+fn bind_13_a_server_that_says_nothing_is_not_waited_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://x@{}/x", silent.local_addr().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PostgresConfig::new(&url).unwrap().timeout(Duration::from_millis(200));
+    let error = runtime.block_on(config.connect()).unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
+}
+
 #[test]
 fn bind_13_of_several_that_start_at_once_one_makes_the_tables() {
     let database = Arc::new(database!());
