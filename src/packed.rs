@@ -62,6 +62,7 @@ impl Writer {
     /// So many bytes, which `write` appends.
     pub(crate) fn bytes_by(&mut self, length: usize, write: impl FnOnce(&mut Vec<u8>)) {
         self.count(length);
+        self.0.reserve(length);
         write(&mut self.0);
     }
 

@@ -86,9 +86,9 @@ pub(super) fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
     canonicalise(input.bytes()?).ok()
 }
 
-/// The bytes of something, behind the version; `stanza` is most of it.
-fn versioned(stanza: Option<&Stanza>, write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
-    let mut out = Writer::with_room(VERSION, stanza.map_or(0, Stanza::len));
+/// The bytes of something, behind the version.
+fn versioned(write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
+    let mut out = Writer::versioned(VERSION);
     write(&mut out);
     out.into_bytes().into()
 }
@@ -104,18 +104,8 @@ fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<
 }
 
 impl Letter {
-    fn stanza(&self) -> Option<&Stanza> {
-        match self {
-            Self::Stanza(of) | Self::Reply(of) | Self::OfHost(of) => Some(of),
-            Self::Directed(of) | Self::Silent(of) => Some(of),
-            Self::Broadcast { stanza, .. } | Self::Answer { stanza, .. } => Some(stanza),
-            Self::Asked { stanza, .. } => Some(stanza),
-            Self::Act { .. } | Self::Probe { .. } => None,
-        }
-    }
-
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(self.stanza(), |out| {
+        versioned(|out| {
             let (kind, name, of) = match self {
                 Self::Stanza(of) => (STANZA, None, Some(of)),
                 Self::Reply(of) => (REPLY, None, Some(of)),
@@ -172,7 +162,7 @@ impl Letter {
 
 impl Tale {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(None, |out| match self {
+        versioned(|out| match self {
             Self::Said { number, said } => {
                 out.byte(SAID);
                 out.number(*number);

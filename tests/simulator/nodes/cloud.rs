@@ -269,16 +269,16 @@ impl Access {
         Box::pin(async move {
             // Each look at a clock moves it: the time may have come before the store has done it.
             let answer = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Self::from(cloud, back, answer).await
+            Self::wait_for(cloud, back, answer).await
         })
     }
 
     async fn sleep_until(cloud: Cloud, at: Duration) {
-        Self::from(cloud, at, || Some(())).await;
+        Self::wait_for(cloud, at, || Some(())).await;
     }
 
     /// What there is, from then on.
-    async fn from<T>(cloud: Cloud, at: Duration, mut what: impl FnMut() -> Option<T>) -> T {
+    async fn wait_for<T>(cloud: Cloud, at: Duration, mut what: impl FnMut() -> Option<T>) -> T {
         let mut number = None;
         poll_fn(|cx| {
             let mut state = cloud.state();
