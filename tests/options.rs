@@ -190,7 +190,8 @@ fn a_node_has_a_name_and_a_database_that_all_share() {
     let node = |more: &str| serve(&format!("{cluster} --node one {data} {more}")).cluster.unwrap();
     let urls = "redis://a:1,rediss://b".to_owned();
     let (engine, node_name) = (Engine::Redis, "one".to_owned());
-    assert_eq!(node(""), Cluster { urls, engine, node: node_name, other_host: None });
+    assert_eq!(node(""), Cluster { urls, engine, node: node_name, name: None, other_host: None });
+    assert_eq!(node("--cluster-name test").name.as_deref(), Some("test"));
     assert_eq!(node("--engine postgres").engine, Engine::Postgres);
     let places = [
         ("two.example.com", ("two.example.com", None)),
@@ -209,6 +210,7 @@ fn a_node_has_a_name_and_a_database_that_all_share() {
         ("--node one".to_owned(), "--cluster"),
         ("--engine redis".to_owned(), "--cluster"),
         ("--see-other-host a.example".to_owned(), "--cluster"),
+        ("--cluster-name test".to_owned(), "--cluster"),
         (format!("{cluster} --node one"), "--data postgres://"),
         (format!("{cluster} --node one --data file.db"), "--data postgres://"),
         (format!("{cluster} --node one --engine postgres"), "--data postgres://"),
@@ -230,7 +232,7 @@ fn help_names_every_option() {
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
     let settings = include_str!("../examples/server/settings.rs");
     let examples = [
-        (include_str!("../examples/server/options.rs"), help(), 15),
+        (include_str!("../examples/server/options.rs"), help(), 16),
         (include_str!("../examples/web/options.rs"), web::help(), 7),
     ];
     for (source, help, own) in examples {

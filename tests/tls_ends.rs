@@ -43,6 +43,8 @@ enum Cause {
     HalfClose,
     /// The end of the client's half of TCP without `close_notify`.
     Cut,
+    /// `close_notify`, and still more behind it.
+    TalksOn,
     Wrong,
 }
 
@@ -69,10 +71,10 @@ fn expected(state: State, cause: Cause) -> Option<String> {
         Cause::CloseTag if is_open => return Some(format!("{answer}{TAG}")),
         Cause::CloseTag => return None,
         // A stream that is to be resumed is not closed.
-        Cause::HalfClose | Cause::Cut if is_open && state != State::Resumable => {
+        Cause::HalfClose | Cause::Cut | Cause::TalksOn if is_open && state != State::Resumable => {
             return Some(format!("{answer}{TAG}"));
         }
-        Cause::HalfClose | Cause::Cut => return Some(answer.to_owned()),
+        Cause::HalfClose | Cause::Cut | Cause::TalksOn => return Some(answer.to_owned()),
     };
     Some(format!("{header}{answer}{words}"))
 }
@@ -192,17 +194,21 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
         }
         Cause::CloseTag => say(&mut line, &format!("{ask}{TAG}")),
         Cause::Wrong => say(&mut line, &format!("{ask}<x xmlns='urn:x'/>")),
-        Cause::HalfClose | Cause::Cut => {
+        Cause::HalfClose | Cause::Cut | Cause::TalksOn => {
             // At once with what it ends.
             match &mut line {
                 Line::Plain(socket) => say(socket, ask),
                 Line::Tls(tls) => {
                     tls.conn.writer().write_all(ask.as_bytes()).unwrap();
-                    if cause == Cause::HalfClose {
+                    if cause != Cause::Cut {
                         tls.conn.send_close_notify();
                     }
                     while tls.conn.wants_write() {
                         tls.conn.write_tls(&mut tls.sock).unwrap();
+                    }
+                    if cause == Cause::TalksOn {
+                        // More than a read of the server.
+                        tls.sock.write_all(&[b'x'; 64 * 1024]).unwrap();
                     }
                 }
             }
@@ -220,6 +226,14 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
     let end = line.read_to_string(&mut text);
     assert!(end.is_ok(), "{case}: {end:?} behind {text}");
     assert_eq!(plain(&text), expected, "{case}");
+    if let Line::Tls(tls) = &mut line
+        && cause == Cause::TalksOn
+    {
+        // A reset would destroy what is still under way to the client.
+        std::thread::sleep(Duration::from_millis(50));
+        let reset = tls.sock.take_error().unwrap();
+        assert!(reset.is_none(), "{case}: {reset:?}");
+    }
     let server = served.server.clone();
     drop(line);
     let end = served.end();
@@ -227,7 +241,8 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
     if let Some(closing) = closing {
         closing.join().unwrap();
     }
-    let hibernates = state == State::Resumable && matches!(cause, Cause::HalfClose | Cause::Cut);
+    let hibernates = state == State::Resumable
+        && matches!(cause, Cause::HalfClose | Cause::Cut | Cause::TalksOn);
     let counts = server.registry().counts();
     assert_eq!(
         (counts.sessions, counts.hibernating),
@@ -239,6 +254,9 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
 fn all(way: Way, cause: Cause) {
     std::thread::scope(|scope| {
         for transport in TRANSPORTS {
+            if matches!((transport, cause), (Plain, Cause::TalksOn)) {
+                continue;
+            }
             scope.spawn(move || {
                 for state in [
                     State::Silent,
@@ -278,6 +296,11 @@ fn stream_36_a_client_that_sends_no_more_gets_its_answers() {
 #[test]
 fn tls_4_also_where_the_client_has_not_sent_its_own() {
     super::both(|way| all(way, Cause::Cut));
+}
+
+#[test]
+fn tls_4_what_comes_behind_close_notify_resets_nothing() {
+    super::both(|way| all(way, Cause::TalksOn));
 }
 
 /// With STARTTLS or without, with some of the client's first message or none of it.

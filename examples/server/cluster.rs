@@ -36,13 +36,17 @@ pub(crate) async fn serve(
     let (log, name) = (Log(options.settings.log), &cluster.node);
     let sockets = sockets(options)?;
     let mut stop = pin!(setup::stop()?);
-    let (joined, stores) = tokio::select! {
-        joined = join(cluster, options) => joined?,
+    let begun = async {
+        let (joined, stores) = join(cluster, options).await?;
+        let (server, _) = setup::server(&options.settings, false, stores).await?;
+        Ok::<_, Failure>(server.cluster(joined))
+    };
+    let server = tokio::select! {
+        begun = begun => begun?,
         () = &mut stop => return Ok(()),
     };
-    let (server, _) = setup::server(&options.settings, false, stores).await?;
     let was_fenced = Arc::new(AtomicBool::new(false));
-    let server = server.cluster(joined).listener(move |event| log.event(event)).on_fault({
+    let server = server.listener(move |event| log.event(event)).on_fault({
         let was_fenced = Arc::clone(&was_fenced);
         move |fault| {
             log.fault(fault);
@@ -130,7 +134,10 @@ async fn join(cluster: &options::Cluster, options: &Options) -> Result<(Cluster,
     let config = PostgresConfig::new(&data.to_string_lossy()).map_err(|error| told(&error))?;
     let at_redis = |error| format!("Redis: {}", told(&error));
     let database = Arc::new(config.clone().connect().await.map_err(|error| told(&error))?);
-    let redis = Redis::builder(&cluster.urls);
+    let mut redis = Redis::builder(&cluster.urls);
+    if let Some(name) = &cluster.name {
+        redis = redis.name(name);
+    }
     let (engine, posts): (Arc<dyn Engine>, Arc<dyn Posts>) = match cluster.engine {
         options::Engine::Redis => {
             let redis = Arc::new(redis.connect().await.map_err(at_redis)?);
@@ -174,5 +181,9 @@ impl SharedStore for Shared {
 
     fn next_term(&self) -> StoreFuture<u64> {
         self.database.next_term()
+    }
+
+    fn identity(&self) -> Arc<str> {
+        self.database.identity()
     }
 }

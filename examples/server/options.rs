@@ -29,6 +29,7 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --engine ENGINE          where leases are, and who owns what: redis (the first of the --cluster URLs), or postgres
                            (the --data database) (default redis)
   --node NAME              the name of this node, by which people tell it from others
+  --cluster-name NAME      of clusters that share an instance of Redis each has another one (default xmpp)
   --see-other-host HOST[:PORT]
                            where clients are sent when this node leaves
   --help                   prints this
@@ -74,6 +75,7 @@ pub(crate) struct Cluster {
     pub(crate) urls: String,
     pub(crate) engine: Engine,
     pub(crate) node: String,
+    pub(crate) name: Option<String>,
     pub(crate) other_host: Option<(String, Option<u16>)>,
 }
 
@@ -99,7 +101,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         settings: Settings::new(),
     };
     let (mut certificate, mut key, mut add_user) = (None, None, None);
-    let (mut urls, mut engine, mut node, mut other_host) = (None, None, None, None);
+    let (mut urls, mut engine, mut node, mut name_of_all, mut other_host) =
+        (None, None, None, None, None);
     let mut args = args.into_iter();
     while let Some(name) = args.next() {
         let name = name.as_str();
@@ -119,6 +122,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--cluster" => urls = Some(instances(&value("redis://HOST:PORT")?)?),
             "--engine" => engine = Some(self::engine(name, &value("redis or postgres")?)?),
             "--node" => node = Some(value("a name")?),
+            "--cluster-name" => name_of_all = Some(value("a name")?),
             "--see-other-host" => other_host = Some(place(name, &value("HOST or HOST:PORT")?)?),
             "--clients-from" => options.clients_from = Some(value("a PEM file")?.into()),
             other => options.settings.take(other, &mut value)?,
@@ -150,7 +154,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     options.cluster = match (urls, node) {
         (Some(urls), Some(node)) => {
             let engine = engine.unwrap_or(Engine::Redis);
-            Some(Cluster { urls, engine, node, other_host })
+            Some(Cluster { urls, engine, node, name: name_of_all, other_host })
         }
         (Some(_), None) => {
             return Err("--cluster wants --node NAME as well: another one for each node".into());
@@ -159,6 +163,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             let alone = [
                 ("--node", node.is_some()),
                 ("--engine", engine.is_some()),
+                ("--cluster-name", name_of_all.is_some()),
                 ("--see-other-host", other_host.is_some()),
             ];
             if let Some((name, _)) = alone.iter().find(|(_, is_there)| *is_there) {
@@ -174,8 +179,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 impl Options {
     /// Fills in what was left out, and looks at what has to fit together.
     fn complete(&mut self) -> Result<(), String> {
-        if self.cluster.as_ref().is_some_and(|cluster| cluster.node.trim().is_empty()) {
-            return Err("--node wants a name that is not empty".into());
+        for (option, name) in self.cluster.iter().flat_map(|cluster| {
+            [("--node", Some(&cluster.node)), ("--cluster-name", cluster.name.as_ref())]
+        }) {
+            if name.is_some_and(|name| name.trim().is_empty()) {
+                return Err(format!("{option} wants a name that is not empty"));
+            }
         }
         if self.listen.is_empty() && self.direct_tls.is_empty() && self.websocket.is_empty() {
             self.listen.push((IpAddr::from(Ipv4Addr::LOCALHOST), 5222).into());

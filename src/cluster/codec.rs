@@ -92,6 +92,7 @@ impl Lease {
         out.view(self.settled);
         out.flag(self.leaving);
         out.time(self.ttl);
+        out.text(&self.store);
         out.into_bytes().into()
     }
 
@@ -109,6 +110,7 @@ impl Lease {
             settled: input.view()?,
             leaving: input.flag()?,
             ttl: input.time()?,
+            store: input.text()?.into(),
         };
         input.is_empty().then_some(lease)
     }

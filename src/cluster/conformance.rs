@@ -325,6 +325,7 @@ fn lease_of(ttl: Duration) -> Lease {
         settled: View::default(),
         leaving: false,
         ttl,
+        store: "somewhere".into(),
     }
 }
 

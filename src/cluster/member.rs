@@ -71,7 +71,7 @@ pub(super) struct Member {
     /// Until when slots are left where they are.
     refused: BTreeMap<Slot, Duration>,
     pub(super) leaving: bool,
-    /// Somebody whose leases live for another time, for whom this node has no place.
+    /// Somebody whose leases live for another time, or who keeps accounts elsewhere, beside whom this node has no place.
     pub(super) misfit: Option<Lease>,
     outputs: VecDeque<Output>,
     /// A move to begin when this one leads.
@@ -243,11 +243,11 @@ impl Member {
         self.replace(now, record, Some(self.view()));
     }
 
-    /// The answer without those whose leases live for another time, who never become members: by that time all judge how
-    /// long somebody may still act. `None` where it is this node that does not fit: a cluster goes on already, or
+    /// The answer without those who do not fit, who never become members: by the time that leases live all judge how
+    /// long somebody may still act, and an account is in one store. `None` where it is this node that does not fit: a cluster goes on already, or
     /// somebody has begun one before.
     fn fitting(&mut self, answer: Answer, is_first: bool) -> Option<Answer> {
-        let fits = |lease: &&Lease| lease.ttl == self.settings.ttl;
+        let fits = |lease: &&Lease| self.settings.fit(lease);
         let is_first = is_first && answer.done;
         let is_before = |lease: &&Lease| !fits(lease) && (is_first || lease.seen > View::default());
         if !self.record.has(self.me)
@@ -309,7 +309,8 @@ impl Member {
         let first = !self.is_leased();
         let (incarnation, name) = (self.me, Arc::clone(&self.name));
         let (seen, leaving, ttl) = (self.view(), self.leaving, self.settings.ttl);
-        let lease = Lease { incarnation, name, seen, settled, leaving, ttl };
+        let store = Arc::clone(&self.settings.store);
+        let lease = Lease { incarnation, name, seen, settled, leaving, ttl, store };
         self.ask(now, Kind::Renew, Ask::Renew { lease, first });
     }
 

@@ -50,6 +50,7 @@ macro_rules! broken {
 }
 use broken;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(all(test, feature = "server"))]
@@ -91,6 +92,8 @@ pub(crate) struct Settings {
     /// Bytes that wait for one slot: over `soft` those who fill it are to pause, over `hard` they get it back.
     pub(crate) soft: usize,
     pub(crate) hard: usize,
+    /// [`SharedStore::identity`](crate::store::SharedStore::identity).
+    pub(crate) store: Arc<str>,
     #[cfg(test)]
     pub(crate) broken: Option<tests::Break>,
 }
@@ -99,6 +102,16 @@ impl Settings {
     /// Why no node can go by these.
     pub(crate) fn flaw(&self) -> Option<&'static str> {
         (self.margin > self.ttl / 2).then_some("the margin is more than half of the leases' ttl")
+    }
+
+    /// Whether who has this lease can be of the same cluster (NODE-1).
+    pub(crate) fn fit(&self, lease: &Lease) -> bool {
+        lease.ttl == self.ttl && !self.is_elsewhere(lease)
+    }
+
+    /// Whether that one keeps what it has in another store.
+    pub(crate) fn is_elsewhere(&self, lease: &Lease) -> bool {
+        !self.store.is_empty() && !lease.store.is_empty() && self.store != lease.store
     }
 }
 
@@ -114,6 +127,7 @@ impl Default for Settings {
             answer: Duration::from_millis(20),
             soft: 256 << 10,
             hard: 4 << 20,
+            store: Arc::default(),
             #[cfg(test)]
             broken: None,
         }

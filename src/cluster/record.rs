@@ -64,6 +64,8 @@ pub struct Lease {
     pub leaving: bool,
     /// How long it lives without a renewal: the same for all nodes of a cluster.
     pub ttl: Duration,
+    /// Where it keeps what is kept: the same for all nodes of a cluster, or empty where that cannot be told.
+    pub store: Arc<str>,
 }
 
 /// Who is a member, and where each slot is. An engine keeps it as it is, and looks at what is public only.

@@ -407,6 +407,7 @@ fn direct_tls(way: Way) {
     tls.conn.send_close_notify();
     tls.flush().unwrap();
     expect_end(&mut tls);
+    served.peer.shutdown(Shutdown::Both).unwrap();
     served.end().unwrap();
 }
 
@@ -450,6 +451,7 @@ fn tls_in_pieces_with_new_keys_and_a_half_close(way: Way) {
     // Of a peer that has said its last, what follows does not count.
     served.peer.try_clone().unwrap().write_all(b"<plain/>").unwrap();
     expect_end(&mut tls);
+    served.peer.shutdown(Shutdown::Both).unwrap();
     served.end().unwrap();
 }
 

@@ -40,6 +40,7 @@ fn lease(incarnation: Incarnation) -> Lease {
         settled: View::default(),
         leaving: false,
         ttl: TTL,
+        store: Arc::default(),
     }
 }
 

@@ -19,7 +19,15 @@ fn ms(ms: u64) -> Duration {
 
 fn lease(incarnation: Incarnation, seen: View) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen, settled: seen, leaving: false, ttl: Settings::of_tests().ttl }
+    Lease {
+        incarnation,
+        name,
+        seen,
+        settled: seen,
+        leaving: false,
+        ttl: Settings::of_tests().ttl,
+        store: Arc::default(),
+    }
 }
 
 fn answer(done: bool, instance: &str, living: &[Lease], record: Option<&Arc<Record>>) -> Answer {
@@ -162,8 +170,12 @@ fn node_1_an_answer_that_is_later_than_the_next_question_is_not_looked_at() {
 }
 
 #[test]
-fn node_1_only_leases_of_one_time_to_live_are_of_one_cluster() {
-    let other = |seen| Lease { ttl: ms(9000), ..lease(OTHER, seen) };
+fn node_1_only_leases_of_one_time_to_live_and_one_store_are_of_one_cluster() {
+    refuses(|seen| Lease { ttl: ms(9000), ..lease(OTHER, seen) });
+    refuses(|seen| Lease { store: "there".into(), ..lease(OTHER, seen) });
+}
+
+fn refuses(other: impl Fn(View) -> Lease) {
     let answers = |member: &mut Member, now: u64, living: &[Lease], record| {
         member.leased(ms(now), "1", living, record);
         member.may_act(ms(now))
@@ -179,12 +191,13 @@ fn node_1_only_leases_of_one_time_to_live_are_of_one_cluster() {
     assert!(answers(&mut early, 400, &[mine.clone(), other(View::default())], None));
     // A cluster comes back to this instance, which it had been cut from.
     assert!(!answers(&mut early, 800, &[mine.clone(), other(view(3, 4))], None));
-    // A member stays, and writes nobody in whose leases are others.
+    // A member stays, and writes nobody in who does not fit.
     let mut settled = member(None);
     let record = first(&[ME], "1", view(1, 1));
     assert!(answers(&mut settled, 0, std::slice::from_ref(&mine), Some(&record)));
     assert!(answers(&mut settled, 400, &[mine.clone(), other(view(3, 4))], Some(&record)));
     assert_eq!(settled.poll(), None);
+    // One that cannot tell where it keeps things is taken.
     let mut settled = member(None);
     answers(&mut settled, 0, std::slice::from_ref(&mine), Some(&record));
     member_leads(&mut settled, &[mine, lease(OTHER, View::default())], &record);

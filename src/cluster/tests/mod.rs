@@ -51,7 +51,7 @@ use world::World;
 const SEEDS: u64 = 100;
 
 impl Settings {
-    pub(super) const fn of_tests() -> Self {
+    pub(super) fn of_tests() -> Self {
         Self {
             ttl: Duration::from_millis(2000),
             margin: Duration::from_millis(100),
@@ -62,6 +62,7 @@ impl Settings {
             answer: Duration::ZERO,
             soft: 2_000,
             hard: 4_000,
+            store: "here".into(),
             broken: None,
         }
     }

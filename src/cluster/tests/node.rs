@@ -37,6 +37,7 @@ fn lease(incarnation: Incarnation, settled: View) -> Lease {
         settled,
         leaving: false,
         ttl: Settings::of_tests().ttl,
+        store: Arc::default(),
     }
 }
 

@@ -50,6 +50,7 @@ fn lease(node: u64) -> Lease {
         settled: View::default(),
         leaving: false,
         ttl: TTL,
+        store: Arc::default(),
     }
 }
 

@@ -18,7 +18,15 @@ fn view(number: u64) -> View {
 
 fn lease(incarnation: Incarnation) -> Lease {
     let name = format!("node{}", incarnation.0).into();
-    Lease { incarnation, name, seen: view(1), settled: view(1), leaving: false, ttl: TTL }
+    Lease {
+        incarnation,
+        name,
+        seen: view(1),
+        settled: view(1),
+        leaving: false,
+        ttl: TTL,
+        store: Arc::default(),
+    }
 }
 
 fn leases(of: &[Incarnation]) -> Vec<Lease> {

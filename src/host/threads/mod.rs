@@ -404,6 +404,8 @@ impl<S: Stream> Wire<S> {
         if let Err(error) = tls.receive(bytes) {
             drop(guard);
             self.part();
+            let _gone_already = self.stream.shutdown(Shutdown::Write);
+            self.linger(after(SHORT), None)?;
             return Err(of_tls(error));
         }
         out.append(&mut tls.take_plain());
@@ -589,7 +591,7 @@ impl<S: Stream> Wire<S> {
             self.part();
             let _gone = self.stream.shutdown(Shutdown::Write);
         }
-        if open { self.linger(deadline, place.as_ref()) } else { Ok(()) }
+        self.linger(deadline, place.as_ref())
     }
 
     /// Waits for the last words of the peer.

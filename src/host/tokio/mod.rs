@@ -157,7 +157,12 @@ where
         loop {
             let next = match step {
                 Ok(()) => poll_fn(|cx| line.poll_next(timer.as_mut(), cx)).await,
-                Err(error) => return done(Err(error)),
+                Err(error) => {
+                    if is_of_tls(&error) {
+                        Box::pin(part(&mut line.socket)).await;
+                    }
+                    return done(Err(error));
+                }
             };
             step = match next {
                 Ok(Next::Secure) => match Box::pin(secure(line)).await {
@@ -226,6 +231,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_records(cx))?;
         Pin::new(&mut self.stream.io).poll_flush(cx)
+    }
+
+    /// Reads once what nobody is to get, and says how much that was.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = [const { MaybeUninit::uninit() }; READ];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -613,7 +626,8 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
     if let Some(closed) = closed {
         closed();
     }
-    while let Ok(1..) = poll_fn(|cx| read(socket, cx, |_| {})).await {}
+    // Also what comes behind its `close_notify`.
+    while let Ok(1..) = poll_fn(|cx| socket.poll_discard(cx)).await {}
     Ok(())
 }
 

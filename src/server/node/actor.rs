@@ -358,13 +358,17 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Told { from, bytes } => self.told(core, clustered, from, &bytes),
             Effect::Post(to, post) => clustered.posts.post(to, post),
             Effect::Misfit(other) => {
-                let (name, their) = (&other.name, other.ttl);
-                let ours = self.node.settings().ttl;
-                let error = format!(
-                    "the leases of node {name} live for {their:?}, those of this one for {ours:?}: \
-                     all nodes of a cluster need the same"
-                );
-                misfit(core, error);
+                let (name, settings) = (&other.name, self.node.settings());
+                let what = if settings.is_elsewhere(&other) {
+                    let (their, ours) = (&other.store, &settings.store);
+                    format!("node {name} keeps accounts in {their}, this one in {ours}")
+                } else {
+                    let (their, ours) = (other.ttl, settings.ttl);
+                    format!(
+                        "the leases of node {name} live for {their:?}, those of this one for {ours:?}"
+                    )
+                };
+                misfit(core, format!("{what}: all nodes of a cluster need the same"));
                 self.release(core, clustered);
             }
             Effect::Fenced => {

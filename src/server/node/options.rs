@@ -39,7 +39,8 @@ impl Cluster {
         posts: Arc<dyn Posts>,
         store: Arc<dyn SharedStore>,
     ) -> Self {
-        let (settings, tokens) = (Settings::default(), Arc::default());
+        let settings = Settings { store: store.identity(), ..Settings::default() };
+        let tokens = Arc::default();
         Self { name: name.into(), engine, posts, store, settings, tokens }
     }
 

@@ -167,7 +167,8 @@ impl PostgresConfig {
         let first = opened.map_err(silent)??;
         schema::migrate(&first.client, &name).await?;
         connector.check(&first).await?;
-        Ok(Postgres::new(Pool::new(connector, first, self.connections, timeout)))
+        let identity = connector.identity(&first).await?;
+        Ok(Postgres::new(Pool::new(connector, first, self.connections, timeout), identity))
     }
 }
 

@@ -14,11 +14,16 @@ impl SharedStore for Postgres {
             pool: Arc::clone(&self.pool),
             offline_limits: self.offline_limits,
             tokens: Some(tokens),
+            identity: Arc::clone(&self.identity),
         }))
     }
 
     fn claim(&self, fence: Fence) -> StoreFuture<()> {
         Ask::new(Arc::clone(&self.pool), Kind::Write).pass(fence).done()
+    }
+
+    fn identity(&self) -> Arc<str> {
+        Arc::clone(&self.identity)
     }
 
     fn next_term(&self) -> StoreFuture<u64> {

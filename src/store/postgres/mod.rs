@@ -84,6 +84,8 @@ pub struct Postgres {
     offline_limits: OfflineLimits,
     #[cfg(feature = "cluster")]
     tokens: Option<Arc<dyn super::shared::FenceTokens>>,
+    /// Server, database and schema.
+    identity: Arc<str>,
 }
 
 impl Postgres {
@@ -100,12 +102,13 @@ impl Postgres {
         PostgresConfig::new(url)?.connect().await
     }
 
-    fn new(pool: Pool) -> Self {
+    fn new(pool: Pool, identity: Arc<str>) -> Self {
         Self {
             pool: Arc::new(pool),
             offline_limits: OfflineLimits::default(),
             #[cfg(feature = "cluster")]
             tokens: None,
+            identity,
         }
     }
 
@@ -142,6 +145,7 @@ impl Postgres {
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres")
+            .field("identity", &self.identity)
             .field("offline_limits", &self.offline_limits)
             .finish_non_exhaustive()
     }
