@@ -5,6 +5,9 @@
 //! second by the same generator: pairs of sockets, of which one sends and the other gets, in batches as they come
 //! together under load, and one message at a time at a fixed pace. The exchanges of a login go to an echo (their sizes
 //! are those of `examples/server` with SASL PLAIN). What is printed is the CPU time of the process.
+//!
+//! Between the two, for messages at their own time: a relay that reads the XML of what it hands on, and one that gives it to the
+//! task of the other connection as well.
 
 #![expect(
     clippy::expect_used,
@@ -12,6 +15,7 @@
     reason = "a bench that cannot measure fails by panicking"
 )]
 
+use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -21,6 +25,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use xmpp_session::environment::System;
@@ -30,6 +35,7 @@ use xmpp_session::outbox::Outbox;
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Limits, Server};
 use xmpp_session::store::{AnyAccount, Stores};
+use xmpp_session::stream::{self, Parser};
 use xmpp_session::xep::{Carbons, ClientState, Disco, Ping, StreamManagement};
 
 const PAIRS: usize = 500;
@@ -51,20 +57,29 @@ fn main() -> io::Result<()> {
     }
     pin(1);
     println!(
-        "CPU time on tokio, medians of {TURNS} turns: a relay, a server, how many times as much:"
+        "CPU time on tokio, medians of {TURNS} rounds by turns, and how many times that of a relay:"
     );
-    let compare = |what, batch, stanzas, pace| {
-        let of = |is_server| {
-            let load = move |_, pairs| talk(pairs, is_server, batch, stanzas, pace);
-            cost(move |address| pairs(address, is_server), load, PAIRS * stanzas)
+    let compare = |what, steps: &[Way], batch, stanzas, pace| {
+        let of = |way: &Way| {
+            let way = *way;
+            let load = move |_, pairs| talk(pairs, way, batch, stanzas, pace);
+            cost(move |address| pairs(address, way), load, PAIRS * stanzas)
         };
-        let (relays, servers) = (0..TURNS).map(|_| (of(false), of(true))).unzip();
-        let (relay, server) = (median(relays), median(servers));
-        println!("{relay:6.2} us {server:6.2} us {:5.2}  {what}", server / relay);
+        let mut turns = vec![Vec::new(); steps.len()];
+        for _ in 0..TURNS {
+            turns.iter_mut().zip(steps).for_each(|(turns, way)| turns.push(of(way)));
+        }
+        let costs: Vec<f64> = turns.into_iter().map(median).collect();
+        println!("{what}:");
+        for (way, cost) in steps.iter().zip(&costs) {
+            println!("{cost:8.2} us {:5.2}  {}", cost / costs[0], way.name());
+        }
     };
-    compare("a message, 8 at once", 8, STANZAS / PAIRS / 8 * 8, None);
-    compare("a message, one at once", 1, STANZAS / PAIRS, None);
-    compare("a message at its own time", 1, PACED, Some(PACE));
+    let both = [Way::Relay, Way::Server];
+    compare("a message, 8 at once", &both, 8, STANZAS / PAIRS / 8 * 8, None);
+    compare("a message, one at once", &both, 1, STANZAS / PAIRS, None);
+    let steps = [Way::Relay, Way::Reader, Way::Tasks, Way::Server];
+    compare("a message at its own time", &steps, 1, PACED, Some(PACE));
     let login = || cost(async |_| Ok(()), |address, ()| logins(address), LOGINS);
     println!(
         "{:6.1} us for the exchanges of a login, its connection included",
@@ -95,12 +110,11 @@ fn cost<S, F: Future<Output = io::Result<S>>, G: Future<Output = io::Result<()>>
 type Pair = (TcpStream, TcpStream);
 
 /// Pairs of connections: of the server, logged in.
-async fn pairs(address: SocketAddr, is_server: bool) -> io::Result<Vec<Pair>> {
+async fn pairs(address: SocketAddr, way: Way) -> io::Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for n in 0..PAIRS {
-        let port = if is_server { SERVER } else { RELAY };
-        let (mut one, mut other) = (connect(address, port).await?, connect(address, port).await?);
-        if is_server {
+        let (mut one, mut other) = (connect(address, way).await?, connect(address, way).await?);
+        if way == Way::Server {
             log_in(&mut one, &format!("a{n:03}")).await?;
             log_in(&mut other, &format!("b{n:03}")).await?;
         }
@@ -112,15 +126,15 @@ async fn pairs(address: SocketAddr, is_server: bool) -> io::Result<Vec<Pair>> {
 /// Each pair sends a batch as soon as the one before is there, or at its pace.
 async fn talk(
     pairs: Vec<Pair>,
-    is_server: bool,
+    way: Way,
     batch: usize,
     stanzas: usize,
     pace: Option<Duration>,
 ) -> io::Result<()> {
     let mut all = JoinSet::new();
     for (n, (mut one, mut other)) in pairs.into_iter().enumerate() {
-        let sent = message(is_server, n).repeat(batch);
-        // The relay is sent what the server delivers.
+        let sent = message(way == Way::Server, n).repeat(batch);
+        // A relay is sent what the server delivers.
         let mut got = vec![b'x'; message(false, n).len() * batch];
         all.spawn(async move {
             if let Some(pace) = pace {
@@ -154,19 +168,20 @@ fn message(is_sent: bool, pair: usize) -> String {
     )
 }
 
+const HEADER: &str = "<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
+                      xmlns:stream='http://etherx.jabber.org/streams'>";
+
 /// Up to a session with the resource `r`.
 async fn log_in(socket: &mut TcpStream, node: &str) -> io::Result<()> {
-    let header = "<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
-                  xmlns:stream='http://etherx.jabber.org/streams'>";
     let plain = base64(format!("\0{node}\0secret").as_bytes());
     let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
     let auth = format!("<auth xmlns='{sasl}' mechanism='PLAIN'>{plain}</auth>");
     let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
                 <resource>r</resource></bind></iq>";
     for (request, answer) in [
-        (header, "</stream:features>"),
+        (HEADER, "</stream:features>"),
         (&*auth, "<success"),
-        (header, "</stream:features>"),
+        (HEADER, "</stream:features>"),
         (bind, "</iq>"),
     ] {
         socket.write_all(request.as_bytes()).await?;
@@ -185,7 +200,7 @@ async fn logins(address: SocketAddr) -> io::Result<()> {
         all.spawn(async move {
             let mut open = Vec::new();
             for _ in 0..LOGINS / AT_ONCE {
-                let mut socket = connect(address, LOGINS_AT).await?;
+                let mut socket = connect(address, Way::Login).await?;
                 let mut buffer = [b'x'; 1024];
                 for (sent, received) in LOGIN {
                     socket.write_all(&buffer[..sent]).await?;
@@ -216,8 +231,8 @@ fn base64(bytes: &[u8]) -> String {
     digits.collect()
 }
 
-async fn connect(address: SocketAddr, offset: u16) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect((address.ip(), address.port() + offset)).await?;
+async fn connect(address: SocketAddr, way: Way) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect((address.ip(), address.port() + way as u16)).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
 }
@@ -264,19 +279,40 @@ impl Drop for Process {
     }
 }
 
-/// The ports above the first.
-const RELAY: u16 = 0;
-const LOGINS_AT: u16 = 1;
-const SERVER: u16 = 2;
+/// What there is to connect to, each at the port above the one before.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// What comes from one connection goes to the one after it.
+    Relay,
+    /// The same, where it is XML.
+    Reader,
+    /// The same, from the task of one to the task of the other.
+    Tasks,
+    /// The answers of a login.
+    Login,
+    Server,
+}
 
-/// Three ports, one above the other: what comes on the first goes to the connection after; on the second, the answers
-/// of a login; the third is a server's.
+impl Way {
+    const RELAYS: [Self; 3] = [Self::Relay, Self::Reader, Self::Tasks];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "a relay",
+            Self::Reader => "one that reads the XML",
+            Self::Tasks => "and gives it to another task",
+            Self::Login => "a login",
+            Self::Server => "a server",
+        }
+    }
+}
+
 fn serve() -> io::Result<()> {
     pin(0);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (relay, login, server) = listeners().await?;
-        println!("{}", relay.local_addr()?.port());
+        let (relays, login, server) = listeners().await?;
+        println!("{}", relays[0].local_addr()?.port());
         // Blocks until it is asked, on a thread that costs nothing.
         std::thread::spawn(|| {
             for _ in io::stdin().lines() {
@@ -284,15 +320,17 @@ fn serve() -> io::Result<()> {
             }
         });
         drop(tokio::spawn(listen(host(), Listener::new(server).secure(), std::future::pending())));
-        let mut waiting = None;
+        for (way, relay) in Way::RELAYS.into_iter().zip(relays) {
+            tokio::spawn(async move {
+                while let (Ok((one, _)), Ok((other, _))) =
+                    (relay.accept().await, relay.accept().await)
+                {
+                    tokio::spawn(hand_on(way, one, other));
+                }
+            });
+        }
         loop {
-            tokio::select! {
-                accepted = relay.accept() => match waiting.take() {
-                    None => waiting = Some(accepted?.0),
-                    Some(one) => drop(tokio::spawn(hand_on(one, accepted?.0))),
-                },
-                accepted = login.accept() => drop(tokio::spawn(answer_login(accepted?.0))),
-            }
+            drop(tokio::spawn(answer_login(login.accept().await?.0)));
         }
     })
 }
@@ -317,25 +355,56 @@ fn host() -> Arc<Host<Arc<Outbox>>> {
     Arc::new(Host::new(server))
 }
 
-async fn listeners() -> io::Result<(TcpListener, TcpListener, TcpListener)> {
+async fn listeners() -> io::Result<(Vec<TcpListener>, TcpListener, TcpListener)> {
     loop {
-        let relay = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = relay.local_addr()?.port();
-        let above = |offset| TcpListener::bind((Ipv4Addr::LOCALHOST, port.saturating_add(offset)));
-        if let (Ok(login), Ok(server)) = (above(LOGINS_AT).await, above(SERVER).await) {
-            return Ok((relay, login, server));
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = first.local_addr()?.port();
+        let at = |way| TcpListener::bind((Ipv4Addr::LOCALHOST, port.saturating_add(way as u16)));
+        if let (Ok(second), Ok(third), Ok(login), Ok(server)) = (
+            at(Way::Reader).await,
+            at(Way::Tasks).await,
+            at(Way::Login).await,
+            at(Way::Server).await,
+        ) {
+            return Ok((vec![first, second, third], login, server));
         }
     }
 }
 
 /// What comes from one goes to the other.
-async fn hand_on(mut one: TcpStream, mut other: TcpStream) -> io::Result<()> {
+async fn hand_on(way: Way, mut one: TcpStream, other: TcpStream) -> io::Result<()> {
     other.set_nodelay(true)?;
+    let limits = stream::Limits::default();
+    let mut parser = Box::new(Parser::new(&limits));
+    parser.feed(HEADER.as_bytes());
+    assert!(parser.next().is_ok_and(|event| event.is_some()), "a header");
+    parser.authenticated(&limits);
+    let (queue, mut queued) = unbounded_channel::<Vec<u8>>();
+    let mut direct = Some(other);
+    if way == Way::Tasks
+        && let Some(mut other) = direct.take()
+    {
+        tokio::spawn(async move {
+            while let Some(bytes) = queued.recv().await {
+                other.write_all(&bytes).await?;
+            }
+            io::Result::Ok(())
+        });
+    }
     let mut buffer = [0; 8192];
     loop {
-        match one.read(&mut buffer).await? {
-            0 => return Ok(()),
-            n => other.write_all(&buffer[..n]).await?,
+        let n = one.read(&mut buffer).await?;
+        let bytes = &buffer[..n];
+        if way != Way::Relay {
+            let mut rest = bytes;
+            while let Some(stanza) = parser.read(&mut rest).expect("XML") {
+                black_box(stanza);
+            }
+        }
+        match &mut direct {
+            _ if n == 0 => return Ok(()),
+            Some(other) => other.write_all(bytes).await?,
+            None => queue.send(bytes.to_vec()).map_err(io::Error::other)?,
         }
     }
 }

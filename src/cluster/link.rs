@@ -7,9 +7,8 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::smallvec;
-
-use super::frame::{FewSlots, Frame, Numbered, Post, Refused};
+use super::begun::Begun;
+use super::frame::{Frame, Numbered, Post, Refused};
 use super::view::{Incarnation, Slot, View};
 
 /// What is to become of a frame that has come.
@@ -47,8 +46,8 @@ pub(super) struct Link {
     resent: u32,
     /// All up to here have come.
     received: u64,
-    /// Of those that have come, in order: the slots that are still at it, each as often as it has work with it.
-    pending: VecDeque<(u64, FewSlots)>,
+    /// Of those that have come.
+    begun: Begun,
     /// Kept until the other end is seen to know.
     refused: BTreeMap<u64, Vec<Slot>>,
     owes: Owes,
@@ -146,21 +145,12 @@ impl Link {
 
     /// A slot begins something with a frame: until it is finished that is not handled.
     pub(super) fn begin(&mut self, seq: u64, slot: Slot) {
-        match self.pending.back_mut().filter(|(last, _)| *last == seq) {
-            Some((_, slots)) => slots.push(slot),
-            None => self.pending.push_back((seq, smallvec![slot])),
-        }
+        self.begun.begin(seq, slot, || ());
     }
 
     pub(super) fn finish(&mut self, seq: u64, slot: Slot) {
-        let Ok(place) = self.pending.binary_search_by_key(&seq, |(seq, _)| *seq) else { return };
-        let Some((_, slots)) = self.pending.get_mut(place) else { return };
-        if let Some(at) = slots.iter().position(|pending| *pending == slot) {
-            slots.swap_remove(at);
+        if self.begun.finish(seq, slot) {
             self.owes = self.owes.max(Owes::Answer);
-        }
-        if slots.is_empty() {
-            self.pending.remove(place);
         }
     }
 
@@ -181,14 +171,9 @@ impl Link {
 
     /// A slot will never finish what it has begun.
     pub(super) fn give_up(&mut self, slot: Slot) {
-        let of = |(seq, slots): &(u64, FewSlots)| slots.contains(&slot).then_some(*seq);
-        for seq in self.pending.iter().filter_map(of).collect::<Vec<_>>() {
+        for seq in self.begun.give_up(slot) {
             self.refuse(seq, slot);
         }
-        self.pending.retain_mut(|(_, slots)| {
-            slots.retain(|pending| *pending != slot);
-            !slots.is_empty()
-        });
     }
 
     /// What is to be sent now, if anything is. `answer`: for so long an answer may wait for company.
@@ -266,6 +251,6 @@ impl Link {
 
     /// All up to here are handled.
     fn handled(&self) -> u64 {
-        self.pending.front().map_or(self.received, |(first, _)| first - 1)
+        self.begun.first().map_or(self.received, |first| first - 1)
     }
 }

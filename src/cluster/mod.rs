@@ -10,6 +10,7 @@
 //!
 //! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
+mod begun;
 mod by_slot;
 mod codec;
 #[cfg(any(test, feature = "conformance"))]

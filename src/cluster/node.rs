@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::begun::Begun;
 use super::engine::{Answer, Ask};
 use super::flow::Flow;
-use super::frame::{Body, FewSlots, Frame, Word};
+use super::frame::{Body, Frame, Word};
 #[cfg(test)]
 use super::frame::{Receipt, Recipient};
 use super::leg::{Down, LegId, Up};
@@ -82,15 +83,31 @@ impl Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) job: Job,
-    /// The frame, by the node that it came from and its number.
-    pub(super) origin: Option<(Incarnation, u64)>,
-    /// The same of a frame of this node itself.
-    pub(super) own: Option<u64>,
+    /// The frame that it came with. Tests have jobs of their own.
+    pub(super) origin: Option<Origin>,
+}
+
+/// A frame that has come, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Of this node itself.
+    Own(u64),
+    /// Of another one.
+    Other(Incarnation, u64),
 }
 
 impl Work {
     pub(crate) const fn slot(self) -> Slot {
         self.job.slot
+    }
+
+    /// The other node that the frame came from.
+    #[cfg(test)]
+    pub(super) const fn from(self) -> Option<Incarnation> {
+        match self.origin {
+            Some(Origin::Other(from, _)) => Some(from),
+            _ => None,
+        }
     }
 }
 
@@ -116,9 +133,8 @@ pub(crate) struct Node {
     pub(super) holding: BTreeSet<Slot>,
     /// What it tells itself.
     pub(super) own: VecDeque<Arc<Frame>>,
-    /// What it has taken of that, and the slots that are still at it: until then its sender is not told that it is
-    /// handled (SM-5).
-    pub(super) own_work: VecDeque<(u64, FewSlots, Arc<Frame>)>,
+    /// What has been begun with that: until it is finished its sender is not told that it is handled (SM-5).
+    pub(super) own_begun: Begun<Arc<Frame>>,
     pub(super) own_last: u64,
     pub(super) settings: Settings,
     /// What the slots here have been told of.
@@ -147,7 +163,7 @@ impl Node {
             flows: BTreeMap::new(),
             holding: BTreeSet::new(),
             own: VecDeque::new(),
-            own_work: VecDeque::new(),
+            own_begun: Begun::default(),
             own_last: 0,
             settings,
             known: Arc::new(Record::nothing(slots)),
@@ -256,7 +272,7 @@ impl Node {
     /// marked with the token.
     #[cfg(test)]
     pub(crate) fn begin(&mut self, slot: Slot) -> Option<Work> {
-        self.slots.begin(slot).map(|job| Work { job, origin: None, own: None })
+        self.slots.begin(slot).map(|job| Work { job, origin: None })
     }
 
     /// Whoever sent what the job was about is told that it is handled.
@@ -271,7 +287,7 @@ impl Node {
     /// A slot leaves before it was open: a job is not done here, and what it was about comes again, to where the slot will
     /// be. `false` where that is of this node itself: it is to be done here, or the slot stays.
     pub(crate) fn refuse(&mut self, work: Work) -> bool {
-        let Some((from, seq)) = work.origin else { return false };
+        let Some(Origin::Other(from, seq)) = work.origin else { return false };
         self.slots.finish(work.job);
         if let Some(link) = self.links.get_mut(&from) {
             link.return_begun(seq, work.job.slot);
@@ -377,7 +393,7 @@ impl Node {
     /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
     /// been finished since may have said more.
     pub(crate) fn is_through(&self, slot: Slot) -> bool {
-        is_through(&self.links, &self.own_work, slot)
+        is_through(&self.links, &self.own_begun, slot)
     }
 
     /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
@@ -526,10 +542,7 @@ impl Node {
                 self.frames().filter(|frame| frame.source == Some(slot)).collect::<Vec<_>>(),
             );
         }
-        self.own_work.retain_mut(|(_, slots, _)| {
-            slots.retain(|at_it| *at_it != slot);
-            !slots.is_empty()
-        });
+        self.own_begun.give_up(slot);
         self.flows.values_mut().for_each(|flow| flow.forget(slot));
         self.links.values_mut().for_each(|link| link.give_up(slot));
     }
@@ -537,8 +550,8 @@ impl Node {
     /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, or refused where it cannot be read, what takes too
     /// long is cancelled. The last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
-        let (links, own_work) = (&self.links, &self.own_work);
-        let is_through = |slot| is_through(links, own_work, slot);
+        let (links, own) = (&self.links, &self.own_begun);
+        let is_through = |slot| is_through(links, own, slot);
         let is_quiet = |slot| is_through(slot) || broken!(self.settings, NoDrain);
         let due = self.slots.due(is_quiet);
         self.effects.extend(due.into_iter().map(Effect::Export));
@@ -605,14 +618,10 @@ impl Node {
     }
 }
 
-fn is_through(
-    links: &BTreeMap<Incarnation, Link>,
-    own_work: &VecDeque<(u64, FewSlots, Arc<Frame>)>,
-    slot: Slot,
-) -> bool {
+fn is_through(links: &BTreeMap<Incarnation, Link>, own: &Begun<Arc<Frame>>, slot: Slot) -> bool {
     let from = |frame: &Frame| frame.source == Some(slot);
     !links.values().any(|link| link.waiting().any(|one| from(&one.frame)))
-        && !own_work.iter().any(|(_, _, frame)| from(frame))
+        && !own.kept().any(|frame| from(frame))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::flow::Flow;
 use super::frame::{Body, FewSlots, Frame, Numbered, Post, Receipt, Recipient, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
-use super::node::{Effect, Node, Work};
+use super::node::{Effect, Node, Origin, Work};
 use super::record::Place;
 use super::view::{Incarnation, Slot, View};
 
@@ -204,12 +204,8 @@ impl Node {
     pub(super) fn take_own(&mut self) {
         while let Some(frame) = self.own.pop_front() {
             self.own_last += 1;
-            self.own_work.push_back((self.own_last, FewSlots::new(), Arc::clone(&frame)));
-            for slot in self.accept(&frame, self.member.view(), None) {
+            for slot in self.accept(&frame, self.member.view(), Origin::Own(self.own_last)) {
                 self.hold(slot, Arc::new(frame.narrowed(|one| one.slot == slot)));
-            }
-            if self.own_work.back().is_some_and(|(_, slots, _)| slots.is_empty()) {
-                self.own_work.pop_back();
             }
         }
     }
@@ -256,19 +252,14 @@ impl Node {
                 Arrival::Next => {}
             }
             let stamp = if broken!(self.settings, StampedAnew) { post.view } else { numbered.view };
-            for slot in self.accept(&numbered.frame, stamp, Some((from, numbered.seq))) {
+            for slot in self.accept(&numbered.frame, stamp, Origin::Other(from, numbered.seq)) {
                 self.links.entry(from).or_default().refuse(numbered.seq, slot);
             }
         }
     }
 
     /// Takes a frame; the slots that do not are returned (NODE-4).
-    fn accept(
-        &mut self,
-        frame: &Arc<Frame>,
-        stamp: View,
-        origin: Option<(Incarnation, u64)>,
-    ) -> Vec<Slot> {
+    fn accept(&mut self, frame: &Arc<Frame>, stamp: View, origin: Origin) -> Vec<Slot> {
         if self.is_void(frame, stamp) {
             #[cfg(test)]
             self.void.push(Arc::clone(frame));
@@ -277,7 +268,10 @@ impl Node {
         let (to, bytes) = match &frame.body {
             Body::Stanza { to, bytes, .. } | Body::Presence { to, bytes, .. } => (to, bytes),
             Body::Told(bytes) => {
-                let from = origin.map_or(self.member.me, |(from, _)| from);
+                let from = match origin {
+                    Origin::Own(_) => self.member.me,
+                    Origin::Other(from, _) => from,
+                };
                 self.effects.push_back(Effect::Told { from, bytes: Arc::clone(bytes) });
                 return Vec::new();
             }
@@ -288,7 +282,9 @@ impl Node {
                 return Vec::new();
             }
             Body::Up { slot, leg, number, said } => {
-                let Some(work) = self.takes(*slot, stamp, origin) else { return vec![*slot] };
+                let Some(work) = self.takes(frame, *slot, stamp, origin) else {
+                    return vec![*slot];
+                };
                 let (slot, leg, number, said) = (*slot, *leg, *number, said.clone());
                 self.effects.push_back(Effect::Up { slot, leg, number, said, work });
                 return Vec::new();
@@ -304,7 +300,7 @@ impl Node {
         };
         let mut refused = Vec::new();
         for Recipient { slot, account } in to {
-            let Some(work) = self.takes(*slot, stamp, origin) else {
+            let Some(work) = self.takes(frame, *slot, stamp, origin) else {
                 if !refused.contains(slot) {
                     refused.push(*slot);
                 }
@@ -322,9 +318,10 @@ impl Node {
     /// The job that a frame is for a slot here, if that takes it (NODE-4).
     fn takes(
         &mut self,
+        frame: &Arc<Frame>,
         slot: Slot,
         stamp: View,
-        origin: Option<(Incarnation, u64)>,
+        origin: Origin,
     ) -> Option<Work> {
         let place = self.record().place(slot);
         let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
@@ -332,38 +329,28 @@ impl Node {
             return None;
         }
         let job = self.slots.begin(slot)?;
-        let is_counted = !broken!(self.settings, AckOnReceipt);
-        if let Some((from, seq)) = origin.filter(|_| is_counted) {
-            self.links.entry(from).or_default().begin(seq, slot);
+        match origin {
+            _ if broken!(self.settings, AckOnReceipt) => {}
+            Origin::Own(seq) => self.own_begun.begin(seq, slot, || Arc::clone(frame)),
+            Origin::Other(from, seq) => self.links.entry(from).or_default().begin(seq, slot),
         }
-        let own = origin.is_none().then_some(self.own_last);
-        if let Some((_, slots, _)) =
-            self.own_work.back_mut().filter(|_| own.is_some() && is_counted)
-        {
-            slots.push(slot);
-        }
-        Some(Work { job, origin, own })
+        Some(Work { job, origin: Some(origin) })
     }
 
     pub(super) fn finish_origin(&mut self, work: Work) {
         // A job of an earlier stay was refused when that ended.
         let is_same =
             self.slots.home(work.job.slot).is_some_and(|home| home.token == work.job.token);
-        if let Some((from, seq)) = work.origin.filter(|_| is_same)
-            && let Some(link) = self.links.get_mut(&from)
-        {
-            link.finish(seq, work.job.slot);
-        }
-        if let Some(own) = work.own.filter(|_| is_same)
-            && let Ok(place) = self.own_work.binary_search_by_key(&own, |(number, ..)| *number)
-            && let Some((_, slots, _)) = self.own_work.get_mut(place)
-        {
-            if let Some(at) = slots.iter().position(|at_it| *at_it == work.job.slot) {
-                slots.swap_remove(at);
+        match work.origin.filter(|_| is_same) {
+            Some(Origin::Own(seq)) => {
+                self.own_begun.finish(seq, work.job.slot);
             }
-            if slots.is_empty() {
-                self.own_work.remove(place);
+            Some(Origin::Other(from, seq)) => {
+                if let Some(link) = self.links.get_mut(&from) {
+                    link.finish(seq, work.job.slot);
+                }
             }
+            None => {}
         }
     }
 

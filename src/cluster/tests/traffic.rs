@@ -118,7 +118,7 @@ impl World {
         for (account, jobs) in &jobs {
             for (bytes, work) in jobs {
                 // Whoever sent it has it still.
-                let sender = work.origin.and_then(|(from, _)| self.hosts.get(&from));
+                let sender = work.from().and_then(|from| self.hosts.get(&from));
                 let is_lost = sender.is_none_or(|host| host.deposed);
                 self.messages.job_at_risk(bytes, account, is_lost);
             }
@@ -134,7 +134,7 @@ impl World {
         let Some(host) = self.hosts.get(&inc) else { return };
         for (account, jobs) in &host.jobs {
             for (bytes, work) in jobs.iter().filter(|(_, work)| work.job.slot == slot) {
-                self.messages.job_at_risk(bytes, account, work.origin.is_none());
+                self.messages.job_at_risk(bytes, account, work.from().is_none());
             }
         }
         for host in self.hosts.values() {

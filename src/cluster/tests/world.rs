@@ -403,7 +403,7 @@ impl World {
             }
             Effect::Claim { slot, token } => {
                 self.begins_empty(inc, slot);
-                let work = Work { job: Job { slot, token }, origin: None, own: None };
+                let work = Work { job: Job { slot, token }, origin: None };
                 self.call_store(inc, work, Op::Claim);
             }
             Effect::Slot(slot, change) => self.changed(inc, slot, change),
