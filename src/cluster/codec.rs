@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
+use super::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Recipients, Refused, Word};
 use super::leg::{Down, Ending, LegId, Up};
 use super::record::{Lease, Member, Move, Place, Record};
 use super::slots::Export;
@@ -307,11 +307,12 @@ impl Reader<'_> {
         self.number()?.try_into().ok().map(Slot)
     }
 
-    fn recipients(&mut self) -> Option<Vec<Recipient>> {
-        self.list(|input| {
+    fn recipients(&mut self) -> Option<Recipients> {
+        let recipient = |input: &mut Self| {
             let (slot, account) = (input.slot()?, input.text()?.into());
             Some(Recipient { slot, account })
-        })
+        };
+        (0..self.number()?).map(|_| recipient(self)).collect()
     }
 
     /// `whole`: not one that goes along with a slot, which is no slot itself.

@@ -18,6 +18,9 @@ pub(crate) struct Recipient {
     pub(crate) account: Arc<str>,
 }
 
+/// Mostly one.
+pub(crate) type Recipients = SmallVec<[Recipient; 1]>;
+
 /// Something for some accounts of one node, or for the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -29,13 +32,13 @@ pub(crate) struct Frame {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
     Stanza {
-        to: Vec<Recipient>,
+        to: Recipients,
         bytes: Arc<[u8]>,
         receipt: Receipt,
     },
     /// Broadcast or directed presence of a session.
     Presence {
-        to: Vec<Recipient>,
+        to: Recipients,
         word: Word,
         bytes: Arc<[u8]>,
     },

@@ -58,7 +58,7 @@ use std::time::Duration;
 pub(crate) use codec::garbled;
 pub(crate) use engine::Ask;
 pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
-pub(crate) use frame::{Receipt, Recipient, Word};
+pub(crate) use frame::{Receipt, Recipient, Recipients, Word};
 pub(crate) use ledger::Ledgers;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;

@@ -655,7 +655,10 @@ impl Node {
     pub(super) fn handed_out(&self) -> impl Iterator<Item = Arc<Frame>> {
         self.effects.iter().filter_map(|effect| {
             let Effect::Handle { account, bytes, work } = effect else { return None };
-            let to = vec![Recipient { slot: work.job.slot, account: Arc::clone(account) }];
+            let to = smallvec::smallvec![Recipient {
+                slot: work.job.slot,
+                account: Arc::clone(account)
+            }];
             let body = Body::Stanza { to, bytes: Arc::clone(bytes), receipt: Receipt::default() };
             Some(Arc::new(Frame { source: None, body }))
         })

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::broken;
 use super::flow::Flow;
-use super::frame::{Body, FewSlots, Frame, Numbered, Post, Receipt, Recipient, Word};
+use super::frame::{Body, FewSlots, Frame, Numbered, Post, Receipt, Recipient, Recipients, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Origin, Work};
@@ -30,7 +30,7 @@ impl Node {
         &mut self,
         now: Duration,
         source: impl Into<Option<Slot>>,
-        mut to: Vec<Recipient>,
+        mut to: Recipients,
         bytes: Arc<[u8]>,
         receipt: Receipt,
     ) -> Submitted {
@@ -41,8 +41,9 @@ impl Node {
         let bytes_for = |one: &Recipient| self.flows.get(&one.slot).map_or(0, Flow::bytes);
         submitted.is_pressed = to.iter().any(|one| bytes_for(one) >= self.settings.soft);
         if submitted.is_pressed {
-            let is_full = |one: &mut Recipient| bytes_for(one) >= self.settings.hard;
-            submitted.bounced = to.extract_if(.., is_full).collect();
+            let is_full = |one: &Recipient| bytes_for(one) >= self.settings.hard;
+            submitted.bounced = to.iter().filter(|one| is_full(one)).cloned().collect();
+            to.retain(|one| !is_full(one));
         }
         if !to.is_empty() {
             let body = Body::Stanza { to, bytes, receipt };
@@ -108,7 +109,7 @@ impl Node {
         &mut self,
         now: Duration,
         source: Option<Slot>,
-        to: Vec<Recipient>,
+        to: Recipients,
         word: Word,
         bytes: Arc<[u8]>,
     ) -> Submitted {

@@ -46,7 +46,7 @@ fn presence(from: &str, text: &str, slots: &[u16]) -> Arc<Frame> {
     let to = frame(text, slots).body.to().to_vec();
     let is_available = !text.starts_with('-');
     let word = Word { from: from.into(), is_available, is_for_all: true };
-    let body = Body::Presence { to, word, bytes: text.as_bytes().into() };
+    let body = Body::Presence { to: to.into(), word, bytes: text.as_bytes().into() };
     Arc::new(Frame { source: Some(Slot(9)), body })
 }
 
@@ -383,8 +383,10 @@ fn any_stanza() -> impl Strategy<Value = Frame> {
     stanza.prop_map(|(source, to, word, bytes)| Frame {
         source: source.map(Slot),
         body: match word {
-            None => Body::Stanza { to, bytes: bytes.into(), receipt: Receipt::default() },
-            Some(word) => Body::Presence { to, word, bytes: bytes.into() },
+            None => {
+                Body::Stanza { to: to.into(), bytes: bytes.into(), receipt: Receipt::default() }
+            }
+            Some(word) => Body::Presence { to: to.into(), word, bytes: bytes.into() },
         },
     })
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Break;
 use crate::cluster::Settings;
 use crate::cluster::engine::{Answer, Ask};
-use crate::cluster::frame::{Body, Frame, Numbered, Post, Receipt, Recipient, Refused, Word};
+use crate::cluster::frame::{
+    Body, Frame, Numbered, Post, Receipt, Recipient, Recipients, Refused, Word,
+};
 use crate::cluster::member::AskId;
 use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::{Lease, Member, Move, Place, Record};
@@ -174,7 +176,8 @@ impl World {
     }
 
     fn say(&mut self, text: &str) -> bool {
-        let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
+        let to =
+            smallvec::smallvec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
         let submitted =
             self.node.submit(self.now, MINE, to, text.as_bytes().into(), Receipt::default());
         self.take();
@@ -183,7 +186,8 @@ impl World {
     }
 
     fn say_presence(&mut self, from: &str, text: &str, is_for_all: bool) {
-        let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
+        let to =
+            smallvec::smallvec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
         let word = Word { from: from.into(), is_available: !text.starts_with('-'), is_for_all };
         self.node.submit_presence(self.now, Some(MINE), to, word, text.as_bytes().into());
         self.take();
@@ -213,7 +217,7 @@ impl World {
 }
 
 fn stanza(text: &str, slot: Slot) -> Body {
-    let to = vec![Recipient { slot, account: "juliet@example.com".into() }];
+    let to = smallvec::smallvec![Recipient { slot, account: "juliet@example.com".into() }];
     Body::Stanza { to, bytes: text.as_bytes().into(), receipt: Receipt::default() }
 }
 
@@ -249,7 +253,7 @@ fn node_1_an_answer_behind_the_deadline_is_not_looked_at() {
 #[test]
 fn node_2_a_fenced_node_wants_nothing_any_more() {
     let mut world = World::new(None);
-    world.node.submit(world.now, MINE, vec![], (*b"").into(), Receipt::default());
+    world.node.submit(world.now, MINE, Recipients::new(), (*b"").into(), Receipt::default());
     let late = world.now + ms(60_000);
     world.node.handle_timeout(late);
     world.node.open(world.now, |_| true);
@@ -413,7 +417,8 @@ fn node_5_a_frame_is_answered_when_it_is_handled() {
 fn sm_5_what_a_node_tells_itself_is_handled_when_it_is_done() {
     for broken in [None, Some(Break::AckOnReceipt)] {
         let (mut world, sent) = (World::new(broken), Arc::new(()));
-        let to = vec![Recipient { slot: MINE, account: "juliet@example.com".into() }];
+        let to =
+            smallvec::smallvec![Recipient { slot: MINE, account: "juliet@example.com".into() }];
         let receipt = Receipt::new(Arc::clone(&sent));
         world.node.submit(world.now, MINE, to, (*b"hello").into(), receipt);
         world.take();

@@ -182,7 +182,7 @@ impl World {
                     let submitted = host.node.submit(
                         clock,
                         Some(slot),
-                        others,
+                        others.into(),
                         probe.into(),
                         Receipt::default(),
                     );
@@ -223,7 +223,7 @@ impl World {
         let word = Word { from: session(account), is_available, is_for_all: true };
         let (to, source) = (self.others(account), Slot::among(account, self.slots));
         let Some(host) = self.hosts.get_mut(&inc) else { return };
-        host.node.submit_presence(clock, Some(source), to, word, spell.to_be_bytes().into());
+        host.node.submit_presence(clock, Some(source), to.into(), word, spell.to_be_bytes().into());
     }
 
     pub(super) fn answer_probe(&mut self, inc: Incarnation, account: &Arc<str>, bytes: &[u8]) {
@@ -233,7 +233,13 @@ impl World {
         let word = Word { from: session(account), is_available: true, is_for_all: false };
         let to = Recipient { slot: Slot::among(&asker, self.slots), account: asker };
         let (source, clock) = (Slot::among(account, self.slots), host.clock(self.now));
-        host.node.submit_presence(clock, Some(source), vec![to], word, spell.to_be_bytes().into());
+        host.node.submit_presence(
+            clock,
+            Some(source),
+            smallvec::smallvec![to],
+            word,
+            spell.to_be_bytes().into(),
+        );
     }
 
     pub(super) fn hear(&mut self, inc: Incarnation, account: &Arc<str>, word: &Word, bytes: &[u8]) {

@@ -33,7 +33,8 @@ impl World {
                 }
                 let Some(host) = self.hosts.get_mut(&inc) else { return };
                 let names: Vec<_> = to.iter().map(|one| Arc::clone(&one.account)).collect();
-                let submitted = host.node.submit(clock, slot, to, bytes.into(), Receipt::default());
+                let submitted =
+                    host.node.submit(clock, slot, to.into(), bytes.into(), Receipt::default());
                 self.log(|| format!("{inc:?}: {} says {number} to {names:?}", from.account));
                 for one in &submitted.bounced {
                     self.messages.sent(number, &one.account, true);

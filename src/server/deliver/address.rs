@@ -62,6 +62,7 @@ impl<'a> Address<'a> {
         let hash = if as_written { written.hash } else { hash(bare.as_str()) };
         let resource = match wanted {
             None => None,
+            Some(text) if is_plain(text) => Some(text.into()),
             Some(text) if is_ours(bare.as_str()) => Some(resource(text)?.into_inner().into()),
             Some(text) => Some(foreign_resource(text)?.into()),
         };

@@ -164,7 +164,7 @@ impl<C: SharedConnection> Core<C> {
                 if kind == Kind::Iq {
                     self.check_iq(origin, stanza)?;
                 }
-                self.hand_on(origin, Message::of(stanza));
+                self.hand_on(origin, Message::of(stanza), to);
                 None
             }
             (Destination::Here, Kind::Message) => self.message(origin, stanza, to, Accepted::Now),
@@ -204,10 +204,10 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// To where its recipient lives, at another node or another domain; extensions are told.
-    pub(super) fn hand_on(&self, origin: Origin<'_, C>, message: Message<'_>) {
+    pub(super) fn hand_on(&self, origin: Origin<'_, C>, message: Message<'_>, to: &Address<'_>) {
         // First, since the router may refuse it on the spot.
         self.delivered(origin, message, None, &[], Outcome::Routed, None);
-        self.route_elsewhere(origin, message.stanza.clone(), Validity::FOR_GOOD);
+        self.route_to_elsewhere(origin, message.stanza.clone(), Some(to), Validity::FOR_GOOD);
     }
 
     /// To the host's router, or into the queue while another thread is writing. A stanza that is void by
@@ -218,10 +218,23 @@ impl<C: SharedConnection> Core<C> {
         stanza: Stanza,
         validity: Validity<'_>,
     ) {
+        self.route_to_elsewhere(origin, stanza, None, validity);
+    }
+
+    /// The same of a stanza whose `to` has been read, if it has.
+    fn route_to_elsewhere(
+        &self,
+        origin: Origin<'_, C>,
+        stanza: Stanza,
+        to: Option<&Address<'_>>,
+        validity: Validity<'_>,
+    ) {
+        #[cfg(not(feature = "cluster"))]
+        let _read_again = to;
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
         let Some(outgoing) = self.to_component(outgoing, validity) else { return };
         #[cfg(feature = "cluster")]
-        let Some(outgoing) = self.to_another_node(outgoing, validity) else { return };
+        let Some(outgoing) = self.to_another_node(outgoing, to, validity) else { return };
         if let Some(error) = self.is_kept_here(&outgoing.stanza) {
             return self.not_routed(outgoing, error);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jid::{BareJid, ResourcePart};
 use parking_lot::Mutex;
+use smallvec::smallvec;
 
 use super::letter::{Letter, read_stanza, stanza as write_stanza};
 use super::submit::{Submission, Undelivered};
@@ -105,7 +106,7 @@ impl<C: SharedConnection> Clustered<C> {
     /// A letter of this node to an account.
     pub(super) fn write(&self, account: &BareJid, letter: &Letter, undelivered: Undelivered<C>) {
         let slot = Slot::of(account.as_str());
-        let to = vec![Recipient { slot, account: account.as_str().into() }];
+        let to = smallvec![Recipient { slot, account: account.as_str().into() }];
         let bytes = letter.encode();
         self.inbox.put(Command::Submit(Submission {
             source: None,

@@ -86,9 +86,9 @@ pub(super) fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
     canonicalise(input.bytes()?).ok()
 }
 
-/// The bytes of something, behind the version.
-fn versioned(write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
-    let mut out = Writer::versioned(VERSION);
+/// The bytes of something, behind the version; with a stanza, mostly.
+fn versioned(stanza: Option<&Stanza>, write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
+    let mut out = Writer::with_room(VERSION, stanza.map_or(0, Stanza::len));
     write(&mut out);
     out.into_bytes().into()
 }
@@ -104,8 +104,22 @@ fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<
 }
 
 impl Letter {
+    const fn stanza(&self) -> Option<&Stanza> {
+        match self {
+            Self::Stanza(of)
+            | Self::Reply(of)
+            | Self::OfHost(of)
+            | Self::Broadcast { stanza: of, .. }
+            | Self::Directed(of)
+            | Self::Answer { stanza: of, .. }
+            | Self::Asked { stanza: of, .. }
+            | Self::Silent(of) => Some(of),
+            Self::Act { .. } | Self::Probe { .. } => None,
+        }
+    }
+
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(|out| {
+        versioned(self.stanza(), |out| {
             let (kind, name, of) = match self {
                 Self::Stanza(of) => (STANZA, None, Some(of)),
                 Self::Reply(of) => (REPLY, None, Some(of)),
@@ -162,7 +176,7 @@ impl Letter {
 
 impl Tale {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(|out| match self {
+        versioned(None, |out| match self {
             Self::Said { number, said } => {
                 out.byte(SAID);
                 out.number(*number);

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jid::BareJid;
+use smallvec::smallvec;
 
 use super::actor::of;
 use super::letter::Letter;
@@ -63,7 +64,7 @@ impl<C: SharedConnection> Clustered<C> {
             }
             Afar::Directed { stanza, validity } => {
                 let (Some(word), Some(to)) = (word(&stanza), stanza.to()) else { return };
-                let to = vec![recipient(address::bare_of(&to).into())];
+                let to = smallvec![recipient(address::bare_of(&to).into())];
                 let from = Arc::clone(&word.from);
                 self.send(&from, to, Some(word), &Letter::Directed(stanza), validity);
             }
@@ -79,7 +80,7 @@ impl<C: SharedConnection> Clustered<C> {
     /// The probe of a client.
     pub(in crate::server) fn ask(&self, asker: &str, stanza: &Stanza, to: &BareJid) {
         let letter = Letter::Asked { asker: asker.into(), stanza: stanza.clone() };
-        let to = vec![recipient(to.as_str().into())];
+        let to = smallvec![recipient(to.as_str().into())];
         self.send(asker, to, None, &letter, Validity::FOR_GOOD);
     }
 
@@ -89,13 +90,13 @@ impl<C: SharedConnection> Clustered<C> {
         let word = word(&stanza).map(|word| Word { is_for_all: false, ..word });
         let from = stanza.from().map(|from| from.to_string()).unwrap_or_default();
         let letter = Letter::Answer { resource: resource.into(), stanza };
-        self.send(&from, vec![recipient(account.into())], word, &letter, validity);
+        self.send(&from, smallvec![recipient(account.into())], word, &letter, validity);
     }
 
     /// A subscription stanza of an account that hides from whom it is for.
     pub(in crate::server) fn send_silently(&self, stanza: Stanza) {
         let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
-        let (from, to) = (from.to_string(), vec![recipient(address::bare_of(&to).into())]);
+        let (from, to) = (from.to_string(), smallvec![recipient(address::bare_of(&to).into())]);
         self.send(&from, to, None, &Letter::Silent(stanza), Validity::FOR_GOOD);
     }
 }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use jid::BareJid;
 use parking_lot::Mutex;
+use smallvec::smallvec;
 
 use super::letter::{Letter, Tale};
 use super::{Clustered, Command};
 use crate::address;
-use crate::cluster::{Incarnation, Receipt, Recipient, Slot, Word};
+use crate::cluster::{Incarnation, Receipt, Recipient, Recipients, Slot, Word};
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::server::Core;
 use crate::server::breaks::broken;
+use crate::server::deliver::address::Address;
 use crate::server::deliver::route::Outgoing;
 use crate::session::{SessionHandle, Validity};
 use crate::shield::note_behind;
@@ -21,7 +23,7 @@ use crate::stanza::{Kind, Stanza};
 /// A letter that is to go, in the order in which these come.
 pub(super) struct Submission<C: SharedConnection> {
     pub(super) source: Option<Slot>,
-    pub(super) to: Vec<Recipient>,
+    pub(super) to: Recipients,
     /// What it says, where it is presence of a session of ours.
     pub(super) word: Option<Word>,
     pub(super) bytes: Arc<[u8]>,
@@ -70,7 +72,7 @@ impl<C: SharedConnection> Clustered<C> {
         validity: Validity<'_>,
     ) {
         let slot = Slot::of(&account);
-        let to = vec![Recipient { slot, account }];
+        let to = smallvec![Recipient { slot, account }];
         let word = word(outgoing.stanza());
         let bytes = Letter::Stanza(outgoing.stanza().clone()).encode();
         let receipt = self.receipt(&outgoing);
@@ -82,7 +84,7 @@ impl<C: SharedConnection> Clustered<C> {
     pub(super) fn send(
         &self,
         from: &str,
-        to: Vec<Recipient>,
+        to: Recipients,
         word: Option<Word>,
         letter: &Letter,
         validity: Validity<'_>,
@@ -145,25 +147,32 @@ impl<C: SharedConnection> Core<C> {
         self.node.as_ref().filter(|node| node.placement.has(slot)).map(|_| slot)
     }
 
-    /// Where a stanza goes that is for an account of ours which is not here, or for a component which is not.
-    fn way(&self, node: &Clustered<C>, stanza: &Stanza) -> Option<Way> {
-        let to = stanza.to()?;
-        let to = self.address(&to).ok()?;
+    /// Where goes what is for an account of ours which is not here, or for a component which is not.
+    fn way(&self, node: &Clustered<C>, to: &Address<'_>) -> Option<Way> {
         if to.is_account() && self.is_ours(to.bare.as_str()) {
             return Some(Way::Home(to.bare.as_str().into()));
         }
         node.node_of(to.bare.domain().as_str()).map(Way::Component)
     }
 
-    /// To the home of an account of ours, or to the node of a component; given back is what is for neither.
+    /// To the home of an account of ours, or to the node of a component; given back is what is for neither. `to`: its address,
+    /// where that was read.
     pub(in crate::server) fn to_another_node(
         &self,
         outgoing: Outgoing<C>,
+        to: Option<&Address<'_>>,
         validity: Validity<'_>,
     ) -> Option<Outgoing<C>> {
         let Some(node) = &self.node else { return Some(outgoing) };
         let source = self.source(outgoing.stanza());
-        match self.way(node, outgoing.stanza()) {
+        let text = outgoing.stanza().to();
+        let way = match (to, text.as_deref()) {
+            (Some(to), _) => self.way(node, to),
+            (None, Some(text)) => self.address(text).ok().and_then(|to| self.way(node, &to)),
+            (None, None) => None,
+        };
+        drop(text);
+        match way {
             None => return Some(outgoing),
             Some(Way::Home(account)) => node.submit(account, source, outgoing, validity),
             Some(Way::Component(to)) => {
@@ -179,7 +188,7 @@ impl<C: SharedConnection> Core<C> {
         let Some(node) = &self.node else { return };
         let source = self.source(&answer);
         let account = Arc::<str>::from(account.as_str());
-        let to = vec![Recipient { slot: Slot::of(&account), account }];
+        let to = smallvec![Recipient { slot: Slot::of(&account), account }];
         let (bytes, undelivered) = (Letter::Reply(answer).encode(), Undelivered::Nothing);
         let receipt = Receipt::default();
         let submission = Submission { source, to, word: None, bytes, undelivered, receipt };

@@ -183,7 +183,7 @@ impl<C: SharedConnection> Core<C> {
             Destination::Here => {}
             Destination::Elsewhere => {
                 let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
-                return self.hand_on(origin, message);
+                return self.hand_on(origin, message, to);
             }
         }
         if !to.is_account() {
