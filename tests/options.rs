@@ -227,6 +227,27 @@ fn a_node_has_a_name_and_a_database_that_all_share() {
 }
 
 #[test]
+fn options_may_be_in_a_file() {
+    let file = std::env::temp_dir().join(format!("options-{}", std::process::id()));
+    let path = file.display();
+    std::fs::write(
+        &file,
+        "# of all nodes\n\n--domain  a.example\n--no-limits\n  --any-account two words \n",
+    )
+    .unwrap();
+    let options = serve(&format!("--domain b.example --options {path} --listen 127.0.0.1:1"));
+    let domains: Vec<_> = options.settings.domains.iter().map(|one| one.as_str()).collect();
+    assert_eq!(domains, ["b.example", "a.example"]);
+    assert_eq!(options.settings.any_account.as_deref(), Some("two words"));
+    assert_eq!(options.listen, ["127.0.0.1:1".parse().unwrap()]);
+    std::fs::write(&file, "--domains a.example").unwrap();
+    assert!(error(&format!("--options {path}")).contains("--domains"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(error(&format!("--options {path}")).contains(&file.display().to_string()));
+    assert!(error("--options").contains("a file"));
+}
+
+#[test]
 fn help_names_every_option() {
     assert!(matches!(command("--help"), Ok(Command::Help)));
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));

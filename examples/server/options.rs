@@ -1,5 +1,6 @@
 //! What the command line says.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -32,6 +33,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --cluster-name NAME      of clusters that share an instance of Redis each has another one (default xmpp)
   --see-other-host HOST[:PORT]
                            where clients are sent when this node leaves
+  --options FILE           more options, a line each; a line that begins with # is a comment. What is on the command line
+                           everybody on the machine can read, passwords too
   --help                   prints this
 ";
 
@@ -103,7 +106,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let (mut certificate, mut key, mut add_user) = (None, None, None);
     let (mut urls, mut engine, mut node, mut name_of_all, mut other_host) =
         (None, None, None, None, None);
-    let mut args = args.into_iter();
+    let mut args = with_files(args)?.into_iter();
     while let Some(name) = args.next() {
         let name = name.as_str();
         let mut value =
@@ -174,6 +177,28 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     };
     options.complete()?;
     Ok(Command::Serve(Box::new(options)))
+}
+
+/// The arguments, with the lines of a file where one is named.
+fn with_files(args: impl IntoIterator<Item = String>) -> Result<Vec<String>, String> {
+    let (mut all, mut args) = (Vec::new(), args.into_iter());
+    while let Some(arg) = args.next() {
+        if arg != "--options" {
+            all.push(arg);
+            continue;
+        }
+        let file = args.next().ok_or("--options wants a file after it")?;
+        let text =
+            fs::read_to_string(&file).map_err(|error| format!("cannot read {file}: {error}"))?;
+        for line in text.lines().map(str::trim) {
+            if !line.starts_with('#') {
+                let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+                let both = [name, value.trim_start()].into_iter();
+                all.extend(both.filter(|part| !part.is_empty()).map(str::to_owned));
+            }
+        }
+    }
+    Ok(all)
 }
 
 impl Options {

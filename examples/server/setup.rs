@@ -202,7 +202,11 @@ async fn connect(url: &Path) -> Result<Stores, Failure> {
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        let more = error.to_string();
+        // Some say their cause themselves.
+        if !text.ends_with(&more) {
+            text += &format!(": {more}");
+        }
         cause = error.source();
     }
     text

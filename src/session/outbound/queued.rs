@@ -83,7 +83,7 @@ impl Queued {
 
     /// Whether it is for this client alone, with nowhere else to go: an IQ, mostly what the client has asked for.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self, Self::Stanza { stanza, to: To::AsIs, counted: false, void: false, .. }
+        matches!(self, Self::Stanza { stanza, counted: false, void: false, .. }
             if stanza.kind() == Kind::Iq)
     }
 

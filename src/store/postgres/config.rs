@@ -167,8 +167,12 @@ impl PostgresConfig {
         let first = opened.map_err(silent)??;
         schema::migrate(&first.client, &name).await?;
         connector.check(&first).await?;
-        let identity = connector.identity(&first).await?;
-        Ok(Postgres::new(Pool::new(connector, first, self.connections, timeout), identity))
+        #[cfg(feature = "cluster")]
+        let identity = schema::identity(&first.client).await?;
+        let store = Postgres::new(Pool::new(connector, first, self.connections, timeout));
+        #[cfg(feature = "cluster")]
+        let store = Postgres { identity, ..store };
+        Ok(store)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -213,20 +212,6 @@ impl Connector {
             return Err(ConnectError::MissingRights(text.into()));
         }
         Ok(())
-    }
-
-    /// What tells the database from every other, of this server and of others, but not from its replicas; nothing where the
-    /// role may not ask.
-    pub(super) async fn identity(&self, connection: &Connection) -> Result<Arc<str>, ConnectError> {
-        let identity = "SELECT format('%s/%s (server %s)', current_database(), current_schema(), system_identifier)
-            FROM pg_control_system()";
-        match connection.client.query_one(identity, &[]).await {
-            Ok(row) => Ok(row.try_get::<_, &str>(0)?.into()),
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                Ok(Arc::default())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// One that can be used.

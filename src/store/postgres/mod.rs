@@ -84,7 +84,7 @@ pub struct Postgres {
     offline_limits: OfflineLimits,
     #[cfg(feature = "cluster")]
     tokens: Option<Arc<dyn super::shared::FenceTokens>>,
-    /// Server, database and schema.
+    #[cfg(feature = "cluster")]
     identity: Arc<str>,
 }
 
@@ -102,13 +102,14 @@ impl Postgres {
         PostgresConfig::new(url)?.connect().await
     }
 
-    fn new(pool: Pool, identity: Arc<str>) -> Self {
+    fn new(pool: Pool) -> Self {
         Self {
             pool: Arc::new(pool),
             offline_limits: OfflineLimits::default(),
             #[cfg(feature = "cluster")]
             tokens: None,
-            identity,
+            #[cfg(feature = "cluster")]
+            identity: Arc::default(),
         }
     }
 
@@ -145,7 +146,6 @@ impl Postgres {
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres")
-            .field("identity", &self.identity)
             .field("offline_limits", &self.offline_limits)
             .finish_non_exhaustive()
     }

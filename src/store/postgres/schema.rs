@@ -8,7 +8,8 @@ use super::connection::ConnectError;
 /// `MIGRATIONS[n]` leads from schema version `n` to `n + 1`. What was released is never changed.
 ///
 /// A `key` of `text` is what is looked for, `whole` the text where that is too long for an index.
-pub(super) const MIGRATIONS: &[&str] = &[r#"
+pub(super) const MIGRATIONS: &[&str] = &[
+    r#"
     CREATE TABLE account (
         jid text COLLATE "C" PRIMARY KEY,
         disabled boolean NOT NULL
@@ -137,7 +138,16 @@ pub(super) const MIGRATIONS: &[&str] = &[r#"
             END IF;
         END LOOP;
     END $$;
-"#];
+"#,
+    r#"
+    -- Tells this store from others, also when its database moves or is upgraded (NODE-1). A copy of it is the same.
+    CREATE TABLE store (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        id uuid NOT NULL DEFAULT gen_random_uuid()
+    );
+    INSERT INTO store DEFAULT VALUES;
+"#,
+];
 
 /// "xmss", and what is done under it.
 const MIGRATE: i64 = 0x786d_7373_0000_0001;
@@ -198,6 +208,13 @@ pub(super) async fn version(client: &Client) -> Result<Option<i32>, ConnectError
     }
     let found = client.query_opt("SELECT version FROM schema_version", &[]).await?;
     Ok(found.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Which store it is.
+#[cfg(feature = "cluster")]
+pub(super) async fn identity(client: &Client) -> Result<std::sync::Arc<str>, ConnectError> {
+    let identity = "SELECT format('the database %s (store %s)', current_database(), id) FROM store";
+    Ok(client.query_one(identity, &[]).await?.try_get::<_, &str>(0)?.into())
 }
 
 /// An identifier.

@@ -44,6 +44,37 @@ fn bind_13_of_several_that_start_at_once_one_makes_the_tables() {
 }
 
 #[test]
+fn bind_13_tables_of_schema_version_1_are_brought_up_to_date() {
+    let database = database!();
+    database.execute("CREATE SCHEMA xmpp_session");
+    database.execute(schema::MIGRATIONS[0]);
+    database.execute(
+        "CREATE TABLE schema_version (version integer NOT NULL); INSERT INTO schema_version VALUES (1);
+         INSERT INTO roster VALUES ('a@example.com', 7)",
+    );
+    let store = database.store();
+    assert_eq!(block_on(store.rosters().load(&jid("a@example.com"))).unwrap().version, 7);
+    assert_eq!(database.number("SELECT version::bigint FROM schema_version"), 2);
+}
+
+#[test]
+#[cfg(feature = "cluster")]
+fn node_1_a_store_is_told_from_others() {
+    use crate::store::SharedStore;
+
+    let (database, other) = (database!(), database!());
+    let identity = |database: &Database, schema: &str| {
+        database.connect(database.config().schema(schema)).unwrap().identity()
+    };
+    let one = identity(&database, "one");
+    assert!(one.contains(&database.name), "{one}");
+    assert_eq!(identity(&database, "one"), one, "whoever asks");
+    for different in [identity(&database, "two"), identity(&other, "one")] {
+        assert_ne!(different, one);
+    }
+}
+
+#[test]
 fn bind_13_newer_tables_are_refused_and_left_alone() {
     let database = database!();
     let store = database.store();
