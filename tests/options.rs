@@ -240,8 +240,15 @@ fn options_may_be_in_a_file() {
     assert_eq!(domains, ["b.example", "a.example"]);
     assert_eq!(options.settings.any_account.as_deref(), Some("two words"));
     assert_eq!(options.listen, ["127.0.0.1:1".parse().unwrap()]);
-    std::fs::write(&file, "--domains a.example").unwrap();
-    assert!(error(&format!("--options {path}")).contains("--domains"));
+    for (text, right) in [
+        ("--domains a.example", "--domains"),
+        ("domain a.example", "--domain example.com"),
+        ("--domain\n--no-limits", "--domain wants"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = error(&format!("--options {path}"));
+        assert!(error.contains(right), "{text}: {error}");
+    }
     std::fs::remove_file(&file).unwrap();
     assert!(error(&format!("--options {path}")).contains(&file.display().to_string()));
     assert!(error("--options").contains("a file"));

@@ -106,11 +106,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let (mut certificate, mut key, mut add_user) = (None, None, None);
     let (mut urls, mut engine, mut node, mut name_of_all, mut other_host) =
         (None, None, None, None, None);
-    let mut args = with_files(args)?.into_iter();
+    let mut args = with_files(args)?.into_iter().peekable();
     while let Some(name) = args.next() {
         let name = name.as_str();
-        let mut value =
-            |form: &str| args.next().ok_or_else(|| format!("{name} wants {form} after it"));
+        let mut value = |form: &str| {
+            // Another option in its place is no value.
+            let value = args.next_if(|value| !value.starts_with("--"));
+            value.ok_or_else(|| format!("{name} wants {form} after it"))
+        };
         match name {
             "--help" => return Ok(Command::Help),
             "--allow-plaintext" => options.allow_plaintext = true,
@@ -191,11 +194,17 @@ fn with_files(args: impl IntoIterator<Item = String>) -> Result<Vec<String>, Str
         let text =
             fs::read_to_string(&file).map_err(|error| format!("cannot read {file}: {error}"))?;
         for line in text.lines().map(str::trim) {
-            if !line.starts_with('#') {
-                let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-                let both = [name, value.trim_start()].into_iter();
-                all.extend(both.filter(|part| !part.is_empty()).map(str::to_owned));
+            if line.is_empty() || line.starts_with('#') {
+                continue;
             }
+            if !line.starts_with("--") {
+                return Err(format!(
+                    "each line of {file} is an option, such as --domain example.com"
+                ));
+            }
+            let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let value = Some(value.trim_start()).filter(|value| !value.is_empty());
+            all.extend([Some(name), value].into_iter().flatten().map(str::to_owned));
         }
     }
     Ok(all)

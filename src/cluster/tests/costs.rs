@@ -285,7 +285,7 @@ fn node_8_what_the_engine_keeps_and_answers() {
                 settled: VIEW,
                 leaving: false,
                 ttl: settings.ttl,
-                store: Arc::default(),
+                store: "xmpp/01234567".into(),
             })
             .collect();
         let record = Record { instance: "0123456789abcdef".into(), ..Record::nothing(SLOTS) };

@@ -405,7 +405,7 @@ impl<S: Stream> Wire<S> {
             drop(guard);
             self.part();
             let _gone_already = self.stream.shutdown(Shutdown::Write);
-            self.linger(after(SHORT), None)?;
+            self.linger(after(SHORT), None);
             return Err(of_tls(error));
         }
         out.append(&mut tls.take_plain());
@@ -564,7 +564,7 @@ impl<S: Stream> Wire<S> {
                     .set_write_timeout(Some(SHORT))
                     .and_then(|()| stream.write(tls.outgoing()));
                 let _gone_already = stream.shutdown(Shutdown::Write);
-                self.linger(after(SHORT), None)?;
+                self.linger(after(SHORT), None);
                 return Err(of_tls(error));
             }
         }
@@ -591,7 +591,8 @@ impl<S: Stream> Wire<S> {
             self.part();
             let _gone = self.stream.shutdown(Shutdown::Write);
         }
-        self.linger(deadline, place.as_ref())
+        self.linger(deadline, place.as_ref());
+        Ok(())
     }
 
     /// Waits for the last words of the peer.
@@ -635,18 +636,21 @@ impl<S: Stream> Wire<S> {
 
     /// Waits for the peer to close as well: closing a socket with unread bytes resets the connection,
     /// which can destroy the last bytes on their way.
-    fn linger(&self, deadline: Instant, place: Option<&Place>) -> io::Result<()> {
+    fn linger(&self, deadline: Instant, place: Option<&Place>) {
         let mut buffer = [0; 8192];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || place.is_some_and(Place::is_cut) {
-                return Ok(());
+            let wait = left.min(EARLY_CHECK_INTERVAL);
+            if left.is_zero()
+                || place.is_some_and(Place::is_cut)
+                || self.set_read_timeout(wait).is_err()
+            {
+                return;
             }
-            self.set_read_timeout(left.min(EARLY_CHECK_INTERVAL))?;
             match Reading(self).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
-                _ => return Ok(()),
+                _ => return,
             }
         }
     }

@@ -25,7 +25,7 @@ use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::TcpStream;
 use ::tokio::runtime::Handle;
 use ::tokio::task::AbortHandle;
-use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
@@ -588,15 +588,18 @@ where
     // The machine goes before the socket does.
     let (place, farewell) = (machine.place(), machine.farewell());
     drain.outbox().close(Close::Flush);
+    let deadline = Instant::now().checked_add(time).unwrap_or_else(far);
     let end = async move {
-        if poll_fn(|cx| flush(&mut drain, &mut socket, plain, cx)).await? == Close::Abort {
+        let flushed = poll_fn(|cx| flush(&mut drain, &mut socket, plain, cx));
+        if timeout_at(deadline, flushed).await?? == Close::Abort {
             part(&mut socket).await;
             return Ok(());
         }
-        // Behind the last byte, since a shutdown waits for it.
-        linger(&mut socket, farewell, || drop((machine, drain))).await
+        // Behind the last byte, since a shutdown waits for it. That a peer keeps its half open is nobody's fault.
+        let lingered = linger(&mut socket, farewell, || drop((machine, drain)));
+        timeout_at(deadline, lingered).await.unwrap_or(Ok(()))
     };
-    unless_cut(place, async { timeout(time, end).await? }).await
+    unless_cut(place, end).await
 }
 
 /// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.

@@ -86,9 +86,9 @@ pub(super) fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
     canonicalise(input.bytes()?).ok()
 }
 
-/// The bytes of something, behind the version; with a stanza, mostly.
-fn versioned(stanza: Option<&Stanza>, write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
-    let mut out = Writer::with_room(VERSION, stanza.map_or(0, Stanza::len));
+/// Something of about so many bytes, behind the version.
+fn versioned(bytes: usize, write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
+    let mut out = Writer::with_room(VERSION, bytes);
     write(&mut out);
     out.into_bytes().into()
 }
@@ -104,45 +104,30 @@ fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<
 }
 
 impl Letter {
-    const fn stanza(&self) -> Option<&Stanza> {
-        match self {
-            Self::Stanza(of)
-            | Self::Reply(of)
-            | Self::OfHost(of)
-            | Self::Broadcast { stanza: of, .. }
-            | Self::Directed(of)
-            | Self::Answer { stanza: of, .. }
-            | Self::Asked { stanza: of, .. }
-            | Self::Silent(of) => Some(of),
-            Self::Act { .. } | Self::Probe { .. } => None,
-        }
-    }
-
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(self.stanza(), |out| {
-            let (kind, name, of) = match self {
-                Self::Stanza(of) => (STANZA, None, Some(of)),
-                Self::Reply(of) => (REPLY, None, Some(of)),
-                Self::OfHost(of) => (OF_HOST, None, Some(of)),
+        let (kind, name, of) = match self {
+            Self::Stanza(of) => (STANZA, None, Some(of)),
+            Self::Reply(of) => (REPLY, None, Some(of)),
+            Self::OfHost(of) => (OF_HOST, None, Some(of)),
+            Self::Act { .. } => (ACT, None, None),
+            Self::Broadcast { stanza: of, .. } => (BROADCAST, None, Some(of)),
+            Self::Directed(of) => (DIRECTED, None, Some(of)),
+            Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
+            Self::Probe { asker } => (PROBE, Some(asker), None),
+            Self::Asked { asker, stanza } => (ASKED, Some(asker), Some(stanza)),
+            Self::Silent(of) => (SILENT, None, Some(of)),
+        };
+        versioned(of.map_or(0, Stanza::len), |out| {
+            out.byte(kind);
+            match self {
                 Self::Act { from, number, act } => {
-                    out.byte(ACT);
                     out.number(from.0);
                     out.number(*number);
-                    return act.write(out);
+                    act.write(out);
                 }
-                Self::Broadcast { stanza: of, except } => {
-                    out.byte(BROADCAST);
-                    out.texts(except.iter().map(String::as_str));
-                    return stanza(out, of);
-                }
-                Self::Directed(of) => (DIRECTED, None, Some(of)),
-                Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
-                Self::Probe { asker } => (PROBE, Some(asker), None),
-                Self::Asked { asker, stanza } => (ASKED, Some(asker), Some(stanza)),
-                Self::Silent(of) => (SILENT, None, Some(of)),
-            };
-            out.byte(kind);
-            name.into_iter().for_each(|name| out.text(name));
+                Self::Broadcast { except, .. } => out.texts(except.iter().map(String::as_str)),
+                _ => name.into_iter().for_each(|name| out.text(name)),
+            }
             of.into_iter().for_each(|of| stanza(out, of));
         })
     }
@@ -176,7 +161,7 @@ impl Letter {
 
 impl Tale {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(None, |out| match self {
+        versioned(0, |out| match self {
             Self::Said { number, said } => {
                 out.byte(SAID);
                 out.number(*number);

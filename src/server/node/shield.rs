@@ -93,9 +93,4 @@ impl SharedStore for Shielded<dyn SharedStore> {
     fn next_term(&self) -> StoreFuture<u64> {
         self.call(HostCode::Store, StoreError::failed, SharedStore::next_term)
     }
-
-    /// Asked before the server is built.
-    fn identity(&self) -> Arc<str> {
-        self.host.identity()
-    }
 }

@@ -165,13 +165,10 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Outgoing<C>> {
         let Some(node) = &self.node else { return Some(outgoing) };
         let source = self.source(outgoing.stanza());
-        let text = outgoing.stanza().to();
-        let way = match (to, text.as_deref()) {
-            (Some(to), _) => self.way(node, to),
-            (None, Some(text)) => self.address(text).ok().and_then(|to| self.way(node, &to)),
-            (None, None) => None,
-        };
-        drop(text);
+        let way = outgoing.stanza().to().and_then(|text| match to {
+            Some(to) => self.way(node, to),
+            None => self.way(node, &self.address(&text).ok()?),
+        });
         match way {
             None => return Some(outgoing),
             Some(Way::Home(account)) => node.submit(account, source, outgoing, validity),

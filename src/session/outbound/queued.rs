@@ -81,10 +81,10 @@ impl Queued {
         if let Self::Stanza { stanza, .. } = self { Some(stanza) } else { None }
     }
 
-    /// Whether it is for this client alone, with nowhere else to go: an IQ, mostly what the client has asked for.
+    /// Whether it is for this client alone, with nowhere else to go: what it has asked for.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self, Self::Stanza { stanza, counted: false, void: false, .. }
-            if stanza.kind() == Kind::Iq)
+        matches!(self, Self::Stanza { stanza, to: To::AsIs, counted: false, void: false, .. }
+            if stanza.kind() == Kind::Iq && matches!(stanza.raw_type(), Some("result" | "error")))
     }
 
     /// What is left of it when its session ends.

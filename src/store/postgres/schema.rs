@@ -140,10 +140,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     END $$;
 "#,
     r#"
-    -- Tells this store from others, also when its database moves or is upgraded (NODE-1). A copy of it is the same.
+    -- Tells this store from others, also when its database moves or is upgraded (NODE-1).
     CREATE TABLE store (
         one boolean PRIMARY KEY DEFAULT true CHECK (one),
-        id uuid NOT NULL DEFAULT gen_random_uuid()
+        id text NOT NULL DEFAULT left(gen_random_uuid()::text, 8)
     );
     INSERT INTO store DEFAULT VALUES;
 "#,
@@ -210,11 +210,14 @@ pub(super) async fn version(client: &Client) -> Result<Option<i32>, ConnectError
     Ok(found.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Which store it is.
+/// Which store it is, in few words: each lease has it.
 #[cfg(feature = "cluster")]
 pub(super) async fn identity(client: &Client) -> Result<std::sync::Arc<str>, ConnectError> {
-    let identity = "SELECT format('the database %s (store %s)', current_database(), id) FROM store";
-    Ok(client.query_one(identity, &[]).await?.try_get::<_, &str>(0)?.into())
+    let identity = "SELECT current_database() || '/' || id FROM store";
+    match client.query_opt(identity, &[]).await? {
+        Some(row) => Ok(row.try_get::<_, &str>(0)?.into()),
+        None => Err(ConnectError::Failed("the table `store` is empty".into())),
+    }
 }
 
 /// An identifier.
