@@ -3,6 +3,7 @@
 
     tests/scrape/scrape.py target/debug/examples/server
 """
+import contextlib
 import json
 import pathlib
 import socket
@@ -49,8 +50,9 @@ def main(server):
         try:
             for _ in range(60):
                 time.sleep(0.5)
-                # Somebody comes and goes, so that there is something to read.
-                socket.create_connection(("127.0.0.1", xmpp)).close()
+                # Somebody comes and goes, so that there is something to read. It may still be starting.
+                with contextlib.suppress(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", xmpp)).close()
                 found = {name: ask(prometheus, name) for name in WANTED}
                 if all(found.values()):
                     print(f"scraped: {', '.join(f'{name} ({len(rows)})' for name, rows in found.items())}")
