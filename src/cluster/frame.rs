@@ -18,6 +18,12 @@ pub(crate) struct Recipient {
     pub(crate) account: Arc<str>,
 }
 
+impl Recipient {
+    pub(crate) fn of(account: Arc<str>) -> Self {
+        Self { slot: Slot::of(&account), account }
+    }
+}
+
 /// Mostly one.
 pub(crate) type Recipients = SmallVec<[Recipient; 1]>;
 

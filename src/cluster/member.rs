@@ -244,10 +244,10 @@ impl Member {
     }
 
     /// The answer without those who do not fit, who never become members: by the time that leases live all judge how
-    /// long somebody may still act, and an account is in one store. `None` where it is this node that does not fit: a cluster goes on already, or
-    /// somebody has begun one before.
+    /// long somebody may still act, and an account is in one store. `None` where it is this node that does not fit: a
+    /// cluster goes on already, or somebody has begun one before.
     fn fitting(&mut self, answer: Answer, is_first: bool) -> Option<Answer> {
-        let fits = |lease: &&Lease| self.settings.fit(lease);
+        let fits = |lease: &&Lease| self.settings.fits(lease);
         let is_first = is_first && answer.done;
         let is_before = |lease: &&Lease| !fits(lease) && (is_first || lease.seen > View::default());
         if !self.record.has(self.me)

@@ -106,7 +106,7 @@ impl Settings {
     }
 
     /// Whether who has this lease can be of the same cluster (NODE-1).
-    pub(crate) fn fit(&self, lease: &Lease) -> bool {
+    pub(crate) fn fits(&self, lease: &Lease) -> bool {
         lease.ttl == self.ttl && !self.is_elsewhere(lease)
     }
 

@@ -39,8 +39,9 @@ pub trait SharedStore: Send + Sync + 'static {
     /// A term that nobody has had before.
     fn next_term(&self) -> StoreFuture<u64>;
 
-    /// Which store this is, as people would tell it from another, in few words since each lease has it. A node that keeps its accounts elsewhere than those which are
-    /// there is [refused](crate::rules#node-1); one that cannot tell (empty, the default) is not.
+    /// Which store this is, as people would tell it from another, in few words since each lease has it. A node that keeps
+    /// its accounts elsewhere than those which are there is [refused](crate::rules#node-1); one that cannot tell (empty,
+    /// the default) is not.
     fn identity(&self) -> Arc<str> {
         Arc::default()
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use jid::{DomainPart, DomainRef};
 
+use super::address::Address;
 use super::handler::HANDLER_TIMEOUT;
 #[cfg(feature = "cluster")]
 use super::iq::is_request;
@@ -278,15 +279,19 @@ async fn serve<C: SharedConnection>(
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Queues a stanza for the component that it is for; given back where there is none.
+    /// Queues a stanza for the component that it is for; given back where there is none. `to`: its address, where that
+    /// was read.
     pub(super) fn to_component(
         &self,
         outgoing: Outgoing<C>,
+        to: Option<&Address<'_>>,
         validity: Validity<'_>,
     ) -> Option<Outgoing<C>> {
-        let Some(component) = self.component_of(outgoing.stanza.to().as_deref()) else {
-            return Some(outgoing);
+        let component = match to {
+            Some(to) => self.components.at(to.bare.domain().as_str()),
+            None => self.component_of(outgoing.stanza.to().as_deref()),
         };
+        let Some(component) = component else { return Some(outgoing) };
         if outgoing.stanza.kind() == Kind::Iq {
             if self.requests.take_answer(&component.domain, &outgoing.stanza) {
                 return None;
@@ -313,7 +318,7 @@ impl<C: SharedConnection> Core<C> {
     #[cfg(feature = "cluster")]
     pub(in crate::server) fn to_component_here(&self, stanza: Stanza) {
         if let Some(outgoing) =
-            self.to_component(Outgoing { stanza, origin: None }, Validity::FOR_GOOD)
+            self.to_component(Outgoing { stanza, origin: None }, None, Validity::FOR_GOOD)
         {
             self.not_routed(outgoing, RouteError::NotFound);
         }

@@ -229,10 +229,8 @@ impl<C: SharedConnection> Core<C> {
         to: Option<&Address<'_>>,
         validity: Validity<'_>,
     ) {
-        #[cfg(not(feature = "cluster"))]
-        let _read_again = to;
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        let Some(outgoing) = self.to_component(outgoing, validity) else { return };
+        let Some(outgoing) = self.to_component(outgoing, to, validity) else { return };
         #[cfg(feature = "cluster")]
         let Some(outgoing) = self.to_another_node(outgoing, to, validity) else { return };
         if let Some(error) = self.is_kept_here(&outgoing.stanza) {

@@ -11,7 +11,7 @@ use smallvec::smallvec;
 use super::letter::{Letter, read_stanza, stanza as write_stanza};
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command};
-use crate::cluster::{Receipt, Recipient, Slot};
+use crate::cluster::{Receipt, Recipient};
 use crate::connection::SharedConnection;
 use crate::extension::AccountError;
 use crate::oneshot::{self, Sender};
@@ -105,8 +105,7 @@ impl<C: SharedConnection> Clustered<C> {
 
     /// A letter of this node to an account.
     pub(super) fn write(&self, account: &BareJid, letter: &Letter, undelivered: Undelivered<C>) {
-        let slot = Slot::of(account.as_str());
-        let to = smallvec![Recipient { slot, account: account.as_str().into() }];
+        let to = smallvec![Recipient::of(account.as_str().into())];
         let bytes = letter.encode();
         self.inbox.put(Command::Submit(Submission {
             source: None,

@@ -41,10 +41,6 @@ impl Letter {
     }
 }
 
-fn recipient(account: Arc<str>) -> Recipient {
-    Recipient { slot: Slot::of(&account), account }
-}
-
 /// Whether this session of an account is available.
 fn is_there<C: SharedConnection>(core: &Core<C>, account: &str, resource: &str) -> bool {
     let session = core.registry.find(core.registry.key(account), resource);
@@ -57,19 +53,19 @@ impl<C: SharedConnection> Clustered<C> {
         match afar {
             Afar::Broadcast { stanza, to, except, validity } => {
                 let Some(word) = word(stanza) else { return };
-                let to = to.into_iter().map(recipient).collect();
+                let to = to.into_iter().map(Recipient::of).collect();
                 let stanza = stanza.readdressed(stanza.from().as_deref(), None);
                 let (from, letter) = (Arc::clone(&word.from), Letter::Broadcast { stanza, except });
                 self.send(&from, to, Some(word), &letter, validity);
             }
             Afar::Directed { stanza, validity } => {
                 let (Some(word), Some(to)) = (word(&stanza), stanza.to()) else { return };
-                let to = smallvec![recipient(address::bare_of(&to).into())];
+                let to = smallvec![Recipient::of(address::bare_of(&to).into())];
                 let from = Arc::clone(&word.from);
                 self.send(&from, to, Some(word), &Letter::Directed(stanza), validity);
             }
             Afar::Probes { asker, to } => {
-                let to = to.into_iter().map(recipient).collect();
+                let to = to.into_iter().map(Recipient::of).collect();
                 let letter = Letter::Probe { asker: asker.into() };
                 self.send(asker, to, None, &letter, Validity::FOR_GOOD);
             }
@@ -80,7 +76,7 @@ impl<C: SharedConnection> Clustered<C> {
     /// The probe of a client.
     pub(in crate::server) fn ask(&self, asker: &str, stanza: &Stanza, to: &BareJid) {
         let letter = Letter::Asked { asker: asker.into(), stanza: stanza.clone() };
-        let to = smallvec![recipient(to.as_str().into())];
+        let to = smallvec![Recipient::of(to.as_str().into())];
         self.send(asker, to, None, &letter, Validity::FOR_GOOD);
     }
 
@@ -90,13 +86,13 @@ impl<C: SharedConnection> Clustered<C> {
         let word = word(&stanza).map(|word| Word { is_for_all: false, ..word });
         let from = stanza.from().map(|from| from.to_string()).unwrap_or_default();
         let letter = Letter::Answer { resource: resource.into(), stanza };
-        self.send(&from, smallvec![recipient(account.into())], word, &letter, validity);
+        self.send(&from, smallvec![Recipient::of(account.into())], word, &letter, validity);
     }
 
     /// A subscription stanza of an account that hides from whom it is for.
     pub(in crate::server) fn send_silently(&self, stanza: Stanza) {
         let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
-        let (from, to) = (from.to_string(), smallvec![recipient(address::bare_of(&to).into())]);
+        let (from, to) = (from.to_string(), smallvec![Recipient::of(address::bare_of(&to).into())]);
         self.send(&from, to, None, &Letter::Silent(stanza), Validity::FOR_GOOD);
     }
 }

@@ -71,8 +71,7 @@ impl<C: SharedConnection> Clustered<C> {
         outgoing: Outgoing<C>,
         validity: Validity<'_>,
     ) {
-        let slot = Slot::of(&account);
-        let to = smallvec![Recipient { slot, account }];
+        let to = smallvec![Recipient::of(account)];
         let word = word(outgoing.stanza());
         let bytes = Letter::Stanza(outgoing.stanza().clone()).encode();
         let receipt = self.receipt(&outgoing);
@@ -184,8 +183,7 @@ impl<C: SharedConnection> Core<C> {
     pub(in crate::server) fn reply(&self, account: &BareJid, answer: Stanza) {
         let Some(node) = &self.node else { return };
         let source = self.source(&answer);
-        let account = Arc::<str>::from(account.as_str());
-        let to = smallvec![Recipient { slot: Slot::of(&account), account }];
+        let to = smallvec![Recipient::of(account.as_str().into())];
         let (bytes, undelivered) = (Letter::Reply(answer).encode(), Undelivered::Nothing);
         let receipt = Receipt::default();
         let submission = Submission { source, to, word: None, bytes, undelivered, receipt };
